@@ -1,0 +1,20 @@
+"""Shared fixtures: eight CPU devices, and the folder of small real data sets."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of golden values and data sets; tests that need it skip where it is absent."""
+    folder = pathlib.Path(os.environ.get("JAXSSL_SHARED", ROOT.parent / "shared")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder} (set JAXSSL_SHARED)")
+    return folder
