@@ -1,0 +1,35 @@
+"""One linear layer, [..., D] to [..., width]."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxssl.encoders.by_name import check_positive
+
+
+class Linear(nn.Module):
+    """y = W x + b; `build` describes the fields."""
+
+    width: int
+    bias: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """x [..., D] -> [..., width]; `train` changes nothing."""
+        del train
+        return nn.Dense(self.width, use_bias=self.bias, dtype=self.dtype, name="linear")(x)
+
+
+def build(*, width: int, bias: bool = True, dtype: Any = jnp.float32) -> Linear:
+    """One linear layer.
+
+    Args:
+      width: outputs.
+      bias: whether it has a bias.
+      dtype: what it computes in and returns; parameters are float32.
+    """
+    check_positive("width", (width,))
+    return Linear(width, bias, dtype)
