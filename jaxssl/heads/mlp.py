@@ -1,5 +1,6 @@
 """A multi-layer perceptron on embeddings: projector and predictor of joint embedding."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,10 @@ from jaxssl.encoders.by_name import check_choice, check_positive
 from jaxssl.errors import ConfigError
 
 NORMS = ("batch", "layer", "none")
-ACTIVATIONS = {"relu": nn.relu, "gelu": partial(nn.gelu, approximate=False)}
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "gelu": partial(nn.gelu, approximate=False),
+}
 
 
 class MLP(nn.Module):
