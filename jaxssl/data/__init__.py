@@ -1,0 +1,45 @@
+"""Data on the host: sources with random access; batches that are a pure function of the step."""
+
+import importlib
+import importlib.util
+import pkgutil
+from typing import Any
+
+from jaxssl.data.source import Source
+from jaxssl.errors import ConfigError, near
+
+__all__ = ["Source", "load"]
+
+
+def load(config: Any, split: str) -> Source:
+    """Opens the split "train" or "test" of the data set that `config` (the `data` fields) names.
+
+    The part of `config.source` before ":" is a module of this package with a function
+    `open(config, split) -> Source`. Fields: `source`; `path`, a folder or a file; `size`, the
+    square storage size in pixels (0: as stored); `channels`, 1 or 3 (0: as stored); `cache`,
+    "memory" (decode each image once) or "none"; `train_split` and `test_split`, the names of
+    the splits on disk where they are unusual.
+
+    >>> import ml_collections
+    >>> source = load(ml_collections.ConfigDict({"source": "digits", "size": 16}), "test")
+    >>> len(source), source[0]["image"].shape
+    (500, (16, 16, 1))
+
+    Raises:
+      ConfigError: an unknown source or split, or data that is not where `path` says.
+    """
+    if split not in ("train", "test"):
+        raise ConfigError(f"data split: {split!r} is neither 'train' nor 'test'")
+    name = str(config.get("source", "")).partition(":")[0]
+    module = f"{__name__}.{name}"
+    if name.isidentifier() and importlib.util.find_spec(module) is not None:
+        opener = getattr(importlib.import_module(module), "open", None)
+        if opener is not None:
+            source: Source = opener(config, split)
+            return source
+    raise ConfigError(f"data.source: {name!r} is not a data source{near(name, _known())}")
+
+
+def _known() -> list[str]:
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    return [n for n in names if hasattr(importlib.import_module(f"{__name__}.{n}"), "open")]

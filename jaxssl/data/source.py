@@ -1,0 +1,246 @@
+"""The `Source`: random access to decoded samples of one fixed shape, with stable ids."""
+
+import abc
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from jaxssl.errors import ConfigError, near
+
+Array = np.ndarray
+SPLITS = {"train": ("train", "training"), "test": ("test", "val", "validation")}
+
+
+class Options(NamedTuple):
+    """How images are stored: `size` in pixels and `channels` (0: as they are), and the `cache`."""
+
+    size: int = 0
+    channels: int = 0
+    cache: str = "memory"
+
+
+def options(config: Any) -> Options:
+    """Reads and checks `data.size`, `data.channels` and `data.cache`."""
+    found = Options(
+        config.get("size", 0) or 0,
+        config.get("channels", 0) or 0,
+        config.get("cache", "memory") or "memory",
+    )
+    if not isinstance(found.size, int) or found.size < 0:
+        raise ConfigError(f"data.size: {found.size!r} is not a number of pixels (0: as stored)")
+    if found.channels not in (0, 1, 3):
+        raise ConfigError(f"data.channels: {found.channels!r} is none of 1, 3, 0 (0: as stored)")
+    if found.cache not in ("memory", "none"):
+        near_name = near(str(found.cache), ("memory", "none"))
+        raise ConfigError(f"data.cache: {found.cache!r} is neither 'memory' nor 'none'{near_name}")
+    return found
+
+
+def split_names(config: Any, split: str) -> tuple[str, ...]:
+    """Names that `split` may have on disk, the likeliest first; one, where the config names it."""
+    named = config.get(f"{split}_split", "")
+    return (str(named),) if named else SPLITS[split]
+
+
+class Source(abc.ABC):
+    """Samples by position, for one split: `source[i]` is a dict of numpy values.
+
+    Every sample has `index` (int32; its position, the same in every run), `image` (uint8
+    [H, W, C], one shape for all) and, where the set has labels, `label` (int32). A source is
+    picklable, may be read from several threads, and its cache (filled as samples are first
+    read) stays behind when it is pickled.
+
+    A subclass implements `read`, and calls `__init__` when `read` works.
+
+    Attributes:
+      name: for people, e.g. "packed_jpeg cifar10 train".
+      label_names: one name per class, () without labels.
+      fingerprint: a short hash of what identifies the samples; equal in every process.
+      shapes: field -> shape of one sample.
+      dtypes: field -> name of the numpy dtype.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_samples: int,
+        label_names: Sequence[str],
+        opts: Options,
+        identity: object,
+    ):
+        if num_samples == 0:
+            raise ConfigError(f"data.path: {name} has no samples")
+        self.name = name
+        self.label_names = tuple(str(label) for label in label_names)
+        self._num_samples = num_samples
+        self._options = opts
+        self._shape: tuple[int, ...] | None = None
+        first, label = self._sample(0)
+        self._shape = first.shape
+        self.shapes: Mapping[str, tuple[int, ...]] = {"index": (), "image": first.shape}
+        self.dtypes: Mapping[str, str] = {"index": "int32", "image": "uint8"}
+        if label is not None:
+            self.shapes = {**self.shapes, "label": ()}
+            self.dtypes = {**self.dtypes, "label": "int32"}
+        facts = (name, num_samples, self.label_names, opts.size, opts.channels, first.shape)
+        digest = hashlib.blake2b(repr((facts, identity)).encode(), digest_size=8)
+        digest.update(first.tobytes())
+        self.fingerprint = digest.hexdigest()
+        self._cache: _Cache | None = self._new_cache()
+
+    @abc.abstractmethod
+    def read(self, i: int) -> tuple[Image.Image | Array, int | None]:
+        """Sample i as stored: an image (PIL, or uint8 [H, W] or [H, W, C]) and its label."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, 0 without labels."""
+        return len(self.label_names)
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"{self.name} has {len(self)} samples, not one at {i}")
+        return {key: value[0] for key, value in self.rows([i % len(self)]).items()}
+
+    def rows(self, indices: Sequence[int] | Array) -> dict[str, Array]:
+        """The samples at `indices`, stacked: index [B], image [B, H, W, C] and maybe label [B]."""
+        index = np.asarray(indices, np.int32)
+        images, labels = self.gather(index)
+        batch = {"index": index, "image": images}
+        return {**batch, "label": labels} if "label" in self.shapes else batch
+
+    def gather(self, index: Array) -> tuple[Array, Array]:
+        """Images [B, H, W, C] and labels [B] (-1: none) at `index`, decoded or from the cache."""
+        cache = self._cache
+        if cache is None:
+            target, wanted, places = self._arrays(len(index)), index, range(len(index))
+        else:
+            wanted = index[~cache.filled[index]]
+            target, places = cache, wanted.tolist()
+        for place, i in zip(places, wanted.tolist()):
+            image, label = self._sample(i)
+            target.images[place] = image
+            target.labels[place] = -1 if label is None else label
+            target.filled[place] = True  # last: another thread must not see it half written
+        if cache is None:
+            return target.images, target.labels
+        return target.images[index], target.labels[index]
+
+    def _sample(self, i: int) -> tuple[Array, int | None]:
+        stored, label = self.read(i)
+        image = fit(stored, self._options)
+        if self._shape not in (None, image.shape):
+            raise ConfigError(
+                f"data.size: 0 keeps images as stored, but in {self.name} sample {i} has the shape "
+                f"{image.shape} and the first {self._shape}; set data.size and data.channels"
+            )
+        return image, label
+
+    def _arrays(self, n: int) -> "_Cache":
+        images = np.empty((n, *self.shapes["image"]), np.uint8)
+        return _Cache(images, np.empty(n, np.int32), np.zeros(n, bool))
+
+    def _new_cache(self) -> "_Cache | None":
+        if self._options.cache == "none":
+            return None
+        needed = len(self) * int(np.prod(self.shapes["image"])) / 2**30
+        present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+        if needed > present / 2:
+            raise ConfigError(
+                f"data.cache: 'memory' would take {needed:.0f} GiB for {self.name}, and this machine "
+                f"has {present:.0f}; set data.cache=none or a smaller data.size"
+            )
+        return self._arrays(len(self))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._cache = self._new_cache()
+
+
+class _Cache(NamedTuple):
+    images: Array
+    labels: Array
+    filled: Array
+
+
+class ArraySource(Source):
+    """Arrays in memory as a source: images uint8 [N, H, W] or [N, H, W, C], labels [N] or None."""
+
+    def __init__(
+        self,
+        name: str,
+        images: Array,
+        labels: Array | None,
+        label_names: Sequence[str] = (),
+        opts: Options | None = None,
+    ):
+        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+            raise ConfigError(
+                f"data.path: images of {name} are {images.dtype} {list(images.shape)}, "
+                "expected uint8 [N, H, W] or [N, H, W, C]"
+            )
+        if labels is not None:
+            labels = labels.reshape(len(labels)).astype(np.int32)
+            if len(labels) != len(images):
+                raise ConfigError(
+                    f"data.path: {name} has {len(images)} images, {len(labels)} labels"
+                )
+            label_names = label_names or tuple(str(c) for c in range(int(labels.max()) + 1))
+        self.images = images if images.ndim == 4 else images[..., None]
+        self.labels = labels
+        identity = None if labels is None else hashlib.blake2b(labels.tobytes()).hexdigest()
+        super().__init__(name, len(images), label_names, opts or Options(), identity)
+
+    def read(self, i: int) -> tuple[Array, int | None]:
+        """Sample i as stored."""
+        return self.images[i], None if self.labels is None else int(self.labels[i])
+
+    def gather(self, index: Array) -> tuple[Array, Array]:
+        """Images and labels at `index`, straight from the arrays where no resizing is wanted."""
+        if not self._as_stored():
+            return super().gather(index)
+        labels = np.full(len(index), -1, np.int32) if self.labels is None else self.labels[index]
+        return self.images[index], labels
+
+    def _as_stored(self) -> bool:
+        return self.shapes["image"] == self.images.shape[1:]
+
+    def _new_cache(self) -> "_Cache | None":
+        # The arrays themselves are what a cache would hold, unless images are resized.
+        return None if self._as_stored() else super()._new_cache()
+
+
+def fit(image: Image.Image | Array, opts: Options) -> Array:
+    """The image as uint8 [H, W, C]: its centre square at `size` pixels, in 1 or 3 `channels`.
+
+    Resizing is bicubic and antialiased. Size 0 and channels 0 keep what is stored, but images that
+    are neither grey nor RGB become RGB.
+    """
+    if isinstance(image, np.ndarray):
+        channels = image.shape[2] if image.ndim == 3 else 1
+        done = opts.size in (0, image.shape[0]) and opts.channels in (0, channels)
+        if done and (opts.size == 0 or image.shape[0] == image.shape[1]):
+            return image.reshape(*image.shape[:2], channels)
+        image = Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image)
+    if image.mode.startswith(("I", "F")):
+        raise ConfigError(f"data.path: an image has the mode {image.mode!r}, expected 8-bit pixels")
+    grey = image.mode in ("1", "L")
+    mode = {0: "L" if grey else "RGB", 1: "L", 3: "RGB"}[opts.channels]
+    image = image if image.mode == mode else image.convert(mode)
+    if opts.size and image.size != (opts.size, opts.size):
+        short = min(image.size)
+        left, top = ((side - short) // 2 for side in image.size)
+        box = (left, top, left + short, top + short)
+        image = image.resize((opts.size, opts.size), Image.Resampling.BICUBIC, box=box)
+    pixels = np.asarray(image)
+    return pixels.reshape(*pixels.shape[:2], -1)
