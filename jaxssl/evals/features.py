@@ -1,7 +1,7 @@
 """Frozen features of a source: what every evaluator reads, and how to place them on devices."""
 
+import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ BATCH_AXES = ("data", "fsdp")
 Encode = Callable[[Mapping[str, jax.Array]], jax.Array]
 
 
-class Features(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Features:
     """A bank of features on the host, the same on every process, sorted by index.
 
     Attributes:
@@ -48,19 +49,18 @@ class Placed(NamedTuple):
 
 
 class _Picked:
-    """The samples of a source at the given positions, itself a source."""
+    """The samples of a source at the given positions, themselves a source to read batches from."""
 
     def __init__(self, source: Any, positions: np.ndarray):
         self._source = source
         self._positions = positions
-        self.num_classes = source.num_classes
-        self.label_names = getattr(source, "label_names", None)
 
     def __len__(self) -> int:
         return len(self._positions)
 
-    def __getitem__(self, position: int) -> Mapping[str, Any]:
-        return self._source[int(self._positions[position])]
+    def rows(self, places: np.ndarray) -> dict[str, np.ndarray]:
+        rows: dict[str, np.ndarray] = self._source.rows(self._positions[places])
+        return rows
 
 
 def subset(size: int, limit: int | None, seed: int = 0) -> np.ndarray:
@@ -95,7 +95,7 @@ def extract(
 
     Args:
       encode: batch of device arrays -> [B, D], jitted, closed over the params, evaluation mode.
-      source: has `__len__`, `__getitem__`, `num_classes`; a sample may lack "label".
+      source: a `jaxssl.data.source.Source`; its samples may lack "label".
       batch_size: B; rounded up to a multiple of the batch shards, which moves no number.
       mesh: batches are sharded over its axes "data" and "fsdp".
       limit: how many samples (None or 0: all), chosen by `subset`.
@@ -106,14 +106,13 @@ def extract(
     """
     _check_whole("evals.batch_size", batch_size, 1)
     _check_whole("limit of the features", limit or 0, 0)
-    positions = subset(len(source), limit, seed)
+    picked = _Picked(source, subset(len(source), limit, seed))
     shards = _shards(mesh)
     batch_size = -(-batch_size // shards) * shards
-    sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
     rows: list[tuple[np.ndarray, ...]] = []
     waiting: tuple[jax.Array, ...] | None = None
-    for batch, valid in _global_batches(source, positions, batch_size, sharding):
+    for batch, valid in _global_batches(picked, batch_size, mesh):
         x = encode(batch)
         # The labels and indices travel with the features, whatever order the devices lie in.
         label = batch.get("label", jnp.full_like(batch["index"], -1))
@@ -122,34 +121,29 @@ def extract(
             rows.append(_fetch(ready))
     if waiting is not None:
         rows.append(_fetch(waiting))
-    if not rows:
-        raise ConfigError("data.source: found an empty split to evaluate, expected samples")
-
-    x, y, index = (np.concatenate(parts) for parts in zip(*rows))
-    order = np.argsort(index)
-    return Features(x[order], y[order], index[order])
+    features, labels, indices = (np.concatenate(parts) for parts in zip(*rows))
+    order = np.argsort(indices)
+    return Features(features[order], labels[order], indices[order])
 
 
 def _global_batches(
-    source: Any, positions: np.ndarray, batch_size: int, sharding: NamedSharding
+    source: Any, batch_size: int, mesh: Mesh
 ) -> Iterator[tuple[dict[str, jax.Array], jax.Array]]:
-    """(batch, valid) as global device arrays, "index" being the position in the source."""
-    processes, here = jax.process_count(), jax.process_index()
-    # Every process must see as many batches as the others: repeat the last sample, marked invalid.
-    batches = -(-len(positions) // batch_size)
-    extra = batches * batch_size - len(positions)
-    padded = np.concatenate([positions, np.repeat(positions[-1:], extra)])
-    real = np.arange(len(padded)) < len(positions)
-    per_process = batch_size // processes
-    padded = padded.reshape(batches, processes, per_process)[:, here]
-    real = real.reshape(batches, processes, per_process)[:, here]
-
-    put = functools.partial(jax.make_array_from_process_local_data, sharding)
-    stream = pipeline.eval_batches(_Picked(source, padded.reshape(-1)), per_process)
-    for number, batch in enumerate(itertools.islice(stream, batches)):
-        fields = {name: put(value) for name, value in batch.items() if name != "valid"}
-        fields["index"] = put(padded[number].astype(np.int32))
-        yield fields, put(real[number])
+    """(batch, valid) as global device arrays; each process reads its own rows of every batch."""
+    sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    batches = pipeline.eval_batches(
+        source,
+        batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    for rows in batches:
+        batch = {
+            name: jax.make_array_from_process_local_data(sharding, value)
+            for name, value in rows.items()
+        }
+        valid = batch.pop("valid")
+        yield batch, valid
 
 
 def _fetch(arrays: tuple[jax.Array, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -183,8 +177,8 @@ def place(features: Features) -> Placed:
         array = np.pad(array, [(0, extra)] + [(0, 0)] * (array.ndim - 1))
         return jax.make_array_from_callback(array.shape, sharding, lambda where: array[where])
 
-    weight = np.ones(len(features.x), np.float32)
-    return Placed(put(features.x), put(features.y), put(weight))
+    present = np.ones(len(features.x), np.float32)
+    return Placed(put(features.x), put(features.y), put(present))
 
 
 def replicate(array: np.ndarray) -> jax.Array:
@@ -210,7 +204,10 @@ def standardise(train: Features, test: Features) -> tuple[Features, Features]:
     variance = np.einsum("nd,nd->d", centred, centred).sum(dtype=np.float64) / centred.size
     # A constant bank has no scale: it stays at zero instead of becoming NaN.
     scale = np.float32(np.sqrt(variance) if variance > 0 else 1.0)
-    return train._replace(x=centred / scale), test._replace(x=(test.x - mean) / scale)
+    return (
+        dataclasses.replace(train, x=centred / scale),
+        dataclasses.replace(test, x=(test.x - mean) / scale),
+    )
 
 
 @functools.partial(jax.jit, static_argnames="size")

@@ -71,11 +71,13 @@ def _checked(field: str, value: Any, default: Any) -> Any:
             return int(value)
         expected = f"a whole number of at least {least}"
     else:
-        if isinstance(value, numbers.Real) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value) > 0:
             return float(value)
         expected = "a number above zero"
     raise ConfigError(f"{field}: found {value!r}, expected {expected}")
 
 
 def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
+    return (
+        isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
+    )
