@@ -1,0 +1,249 @@
+"""Where the pixels of a view come from: crops, resizing, flips, affine and elastic warps.
+
+Every function works on one image [h, w, c] in float32. Boxes and coordinates may be traced, shapes
+are static, so that `jax.vmap` over samples and views and `jax.jit` over a mesh apply. Resampling is
+a product with dense, separable weights rather than a gather: it is exact for whole-pixel moves,
+fast on matrix units, and partitions over a sharded batch without communication.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+CROP_TRIES = 10
+"""Candidate boxes of a random resized crop before the centre fallback."""
+
+DENSE_PIXELS = 32 * 32
+"""Up to this many source pixels a warp contracts dense weights; above, it gathers."""
+
+_MATMUL = lax.Precision.HIGH
+
+
+def _hat(x: jax.Array) -> jax.Array:
+    """The linear interpolation kernel, max(0, 1 - |x|)."""
+    return jnp.maximum(0.0, 1.0 - jnp.abs(x))
+
+
+def _cubic(x: jax.Array) -> jax.Array:
+    """Keys' cubic interpolation kernel with a = -1/2, zero outside [-2, 2]."""
+    x = jnp.abs(x)
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return jnp.where(x < 1.0, near, jnp.where(x < 2.0, far, 0.0))
+
+
+KERNELS = {"bilinear": _hat, "bicubic": _cubic}
+"""Resampling method -> interpolation kernel."""
+
+
+def resize_weights(
+    start: jax.Array | float,
+    extent: jax.Array | float,
+    source: int,
+    size: int,
+    method: str = "bilinear",
+) -> jax.Array:
+    """Weights [size, source] that resample the pixels [start, start + extent) of one axis.
+
+    Row o is k((i + 1/2 - c_o) / max(1, s)) over the pixels i inside the box, normalised to sum 1,
+    with s = extent / size and c_o = start + (o + 1/2) s. Widening the kernel by s where it shrinks
+    is the antialiasing of PIL, `jax.image.resize` and torchvision; pixels outside the box get no
+    weight, as if the box had been cut out first.
+
+    >>> (7 * resize_weights(0, 4, 4, 2)).round().tolist()
+    [[3.0, 3.0, 1.0, 0.0], [0.0, 1.0, 3.0, 3.0]]
+    """
+    scale = jnp.asarray(extent, jnp.float32) / size
+    centre = start + (jnp.arange(size) + 0.5) * scale
+    pixel = jnp.arange(source) + 0.5
+    weights = KERNELS[method]((pixel - centre[:, None]) / jnp.maximum(scale, 1.0))
+    inside = (pixel > start) & (pixel < start + extent)
+    weights = jnp.where(inside, weights, 0.0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def separable(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Apply weights along both axes: [a, h], [b, w] on an image [h, w, c] -> [a, b, c]."""
+    height, width, channels = image.shape
+    out = jnp.matmul(rows, image.reshape(height, width * channels), precision=_MATMUL)
+    out = out.reshape(-1, width, channels)
+    return jnp.einsum("pw,awc->apc", columns, out, precision=_MATMUL)
+
+
+def resize(image: jax.Array, size: int, method: str = "bilinear") -> jax.Array:
+    """Antialiased resize of a whole image to [size, size, c]; the image itself where it fits."""
+    height, width, _ = image.shape
+    if (height, width) == (size, size):
+        return image
+    return resized_crop(image, (0, 0, height, width), size, method)
+
+
+def resized_crop(
+    image: jax.Array, box: tuple[jax.Array | int, ...], size: int, method: str = "bilinear"
+) -> jax.Array:
+    """Cut out `box` = (top, left, height, width), then resize it, antialiased, to [size, size, c].
+
+    Bicubic weights overshoot, so its result is clipped to [0, 1].
+    """
+    top, left, height, width = box
+    rows = resize_weights(top, height, image.shape[0], size, method)
+    columns = resize_weights(left, width, image.shape[1], size, method)
+    out = separable(image, rows, columns)
+    return jnp.clip(out, 0.0, 1.0) if method == "bicubic" else out
+
+
+def sample_crop_box(
+    key: jax.Array,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The integer box (top, left, height, width) of a random resized crop.
+
+    A candidate has area a ~ U(scale) times the image's and aspect r with log r ~ U(log ratio):
+    w = round(sqrt(a r)), h = round(sqrt(a / r)), at a uniform place. The first of `CROP_TRIES`
+    candidates that fits is taken; else the largest centred box whose aspect is within `ratio`.
+    (Szegedy et al. 2015, arXiv:1409.4842; the semantics are torchvision's.)
+    """
+    draws = jax.random.uniform(key, (2 * CROP_TRIES + 2,))
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * draws[:CROP_TRIES])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = jnp.exp(low + (high - low) * draws[CROP_TRIES : 2 * CROP_TRIES])
+    widths = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
+    heights = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    first = fits & (jnp.cumsum(fits) == 1)
+    found = fits.any()
+
+    aspect_now = width / height
+    fallback_width, fallback_height = width, height
+    if aspect_now < ratio[0]:
+        fallback_height = min(height, round(width / ratio[0]))
+    elif aspect_now > ratio[1]:
+        fallback_width = min(width, round(height * ratio[1]))
+    # A sum over a one-hot mask selects without a gather.
+    h = jnp.where(found, jnp.sum(heights * first), fallback_height)
+    w = jnp.where(found, jnp.sum(widths * first), fallback_width)
+    top = jnp.floor(draws[-2] * (height - h + 1)).astype(jnp.int32)
+    left = jnp.floor(draws[-1] * (width - w + 1)).astype(jnp.int32)
+    top = jnp.where(found, jnp.minimum(top, height - h), (height - h) // 2)
+    left = jnp.where(found, jnp.minimum(left, width - w), (width - w) // 2)
+    return top, left, h, w
+
+
+def shifted_crop(
+    image: jax.Array, top: jax.Array | int, left: jax.Array | int, size: int, fill: str = "zero"
+) -> jax.Array:
+    """The [size, size, c] window whose corner is at (top, left), which may lie outside the image.
+
+    Outside there are zeros, the nearest pixel (`fill="edge"`) or the mirror image without a
+    repeated border (`fill="reflect"`).
+    """
+
+    def select(start: jax.Array | int, source: int) -> jax.Array:
+        place = start + jnp.arange(size)
+        if fill == "edge":
+            place = jnp.clip(place, 0, source - 1)
+        elif fill == "reflect":
+            place = (source - 1) - jnp.abs((source - 1) - jnp.abs(place))
+        return (place[:, None] == jnp.arange(source)).astype(image.dtype)
+
+    return separable(image, select(top, image.shape[0]), select(left, image.shape[1]))
+
+
+def flip_horizontal(image: jax.Array) -> jax.Array:
+    """Left becomes right."""
+    return image[:, ::-1]
+
+
+def flip_vertical(image: jax.Array) -> jax.Array:
+    """Up becomes down."""
+    return image[::-1]
+
+
+def affine_inverse(
+    rotation: jax.Array | float = 0.0,
+    log_scale: jax.Array | float = 0.0,
+    log_aspect: jax.Array | float = 0.0,
+    shear: jax.Array | float = 0.0,
+) -> jax.Array:
+    """The 2 x 2 matrix from places in the view to places in the image, both (x, y) from the centre.
+
+    The content is first scaled by exp(log_scale ± log_aspect / 2) along x (+) and y (-), then
+    sheared by x += shear · y, then rotated by `rotation` degrees; this is the inverse of that.
+    """
+    angle = jnp.deg2rad(jnp.asarray(rotation, jnp.float32))
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    # Undo the rotation, then the shear; y points down, so positive degrees turn counter-clockwise.
+    first = jnp.stack([cos - shear * sin, -sin - shear * cos])
+    second = jnp.stack([sin, cos])
+    x_scale = jnp.exp(-(log_scale + 0.5 * jnp.asarray(log_aspect, jnp.float32)))
+    y_scale = jnp.exp(-(log_scale - 0.5 * jnp.asarray(log_aspect, jnp.float32)))
+    return jnp.stack([first * x_scale, second * y_scale])
+
+
+def elastic_displacement(nodes: jax.Array, size: int) -> jax.Array:
+    """Displacements [2, grid, grid] at coarse nodes, upsampled bicubically to [2, size, size].
+
+    (Simard, Steinkraus, Platt 2003, "Best practices for convolutional neural networks".)
+    """
+    up = resize_weights(0, nodes.shape[1], nodes.shape[1], size, "bicubic")
+    return jnp.einsum("ag,dgk,bk->dab", up, nodes, up, precision=_MATMUL)
+
+
+def warp(
+    image: jax.Array,
+    inverse: jax.Array | None = None,
+    shift: jax.Array | None = None,
+    displacement: jax.Array | None = None,
+    fill: str = "zero",
+) -> jax.Array:
+    """Resample an image [h, w, c] once, bilinearly, at inverse · (place - shift) + displacement.
+
+    Args:
+      image: [h, w, c].
+      inverse: [2, 2], as from `affine_inverse`; None is the identity.
+      shift: how far the content moves, (x, y), as fractions of the width and height.
+      displacement: [2, h, w], (x, y) in pixels, as from `elastic_displacement`.
+      fill: outside the image, "zero" or the nearest pixel, "edge".
+    """
+    height, width, _ = image.shape
+    y, x = jnp.meshgrid(
+        jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
+    )
+    if shift is not None:
+        x, y = x - shift[0] * width, y - shift[1] * height
+    if inverse is not None:
+        x, y = inverse[0, 0] * x + inverse[0, 1] * y, inverse[1, 0] * x + inverse[1, 1] * y
+    if displacement is not None:
+        x, y = x + displacement[0], y + displacement[1]
+    return bilinear_at(image, y + (height - 1) / 2, x + (width - 1) / 2, fill)
+
+
+def bilinear_at(image: jax.Array, y: jax.Array, x: jax.Array, fill: str = "zero") -> jax.Array:
+    """Bilinear values of an image [h, w, c] at pixel places y, x [a, b] -> [a, b, c].
+
+    Small images contract hat weights over all pixels, which beats a gather there on every device.
+    """
+    height, width, channels = image.shape
+    if fill == "edge":
+        y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
+    if height * width <= DENSE_PIXELS:
+        rows = _hat(y.reshape(-1, 1) - jnp.arange(height))
+        columns = _hat(x.reshape(-1, 1) - jnp.arange(width))
+        by_column = jnp.swapaxes(image, 0, 1).reshape(width, height * channels)
+        lines = jnp.matmul(columns, by_column, precision=_MATMUL).reshape(-1, height, channels)
+        return jnp.sum(rows[:, :, None] * lines, axis=1).reshape(*y.shape, channels)
+    top, left = jnp.floor(y), jnp.floor(x)
+    out = jnp.zeros((*y.shape, channels), image.dtype)
+    for row in (top, top + 1):
+        for column in (left, left + 1):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            weight = jnp.where(inside, _hat(y - row) * _hat(x - column), 0.0)
+            i = jnp.clip(row, 0, height - 1).astype(jnp.int32)
+            j = jnp.clip(column, 0, width - 1).astype(jnp.int32)
+            out = out + weight[..., None] * image[i, j]
+    return out

@@ -1,0 +1,210 @@
+"""From a config of view groups to one pure function that makes all views of a batch."""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxssl.errors import ConfigError, near
+from jaxssl.views import colour, geometry
+from jaxssl.views.fields import parse, whole
+from jaxssl.views.transforms import TRANSFORMS, Affine, Elastic
+
+MakeViews = Callable[[jax.Array, Mapping[str, jax.Array]], dict[str, jax.Array]]
+
+
+class Group(NamedTuple):
+    """One checked group: `number` views of `size` pixels, and its transforms by name."""
+
+    number: int
+    size: int
+    transforms: dict[str, Any]
+
+
+def build(
+    views: Any,
+    *,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    dtype: Any = jnp.float32,
+) -> MakeViews:
+    """A function (key, batch) -> {group: [B, V, h, w, c]} that makes the random views of a batch.
+
+    `views` maps the name of a group to `count` (its number of views V), `size` (their side in
+    pixels) and its transforms, each a dict of the fields of its class in `transforms`; a number
+    alone stands for `probability`. A transform that is absent, or None, is off. The order is fixed:
+    crop or pad_crop (without them the whole image is resized), flip, vertical_flip, affine and
+    elastic (one warp), jitter, grayscale, blur, solarize, noise, and last (x - mean) / std.
+
+    A view depends on nothing but the key, the sample's `index` and the view's number (`group_ids`),
+    so neither its place in the batch, nor the device, nor the rest of the batch changes it. Each
+    transform draws from a key folded with its own name, so adding one leaves the others' draws.
+
+    Args:
+      views: {group: {"count", "size", transform: fields, ...}}, a `ConfigDict` or a dict.
+      mean: per channel, in units of [0, 1], or one number for all.
+      std: as `mean`.
+      dtype: of the result; the work itself is in float32.
+
+    Returns:
+      A function of the step's key and a batch with "image" uint8 [B, H, W, C] and "index" [B].
+
+    Raises:
+      ConfigError: for an unknown transform or field, or a value out of range; when the function is
+        traced, for images that a transform cannot take.
+
+    >>> make = build({"all": {"count": 2, "size": 4, "flip": 0.5}}, mean=0.5, std=0.25)
+    >>> batch = {"image": jnp.zeros((3, 8, 8, 1), jnp.uint8), "index": jnp.arange(3)}
+    >>> {name: v.shape for name, v in make(jax.random.key(0), batch).items()}
+    {'all': (3, 2, 4, 4, 1)}
+    """
+    groups = _parse_groups(views)
+    ids = _number_views(groups)
+
+    def make(key: jax.Array, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        images, index = batch["image"], batch["index"]
+        _check_images(images, mean, std)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+        pixels = colour.to_float(images)
+        return {name: make_group(name, keys, pixels) for name in groups}
+
+    def make_group(name: str, keys: jax.Array, pixels: jax.Array) -> jax.Array:
+        def view(key: jax.Array, image: jax.Array, number: jax.Array) -> jax.Array:
+            image = _make_view(groups[name], jax.random.fold_in(key, number), image)
+            return colour.normalize(image, mean, std).astype(dtype)
+
+        of_sample = jax.vmap(view, (None, None, 0))
+        return jax.vmap(of_sample, (0, 0, None))(keys, pixels, jnp.asarray(ids[name], jnp.uint32))
+
+    return make
+
+
+def group_ids(views: Any) -> dict[str, tuple[int, ...]]:
+    """Group name -> the numbers of its views, counted over all groups in the order of their names.
+
+    >>> group_ids({"local": {"count": 3, "size": 98}, "global": {"count": 2, "size": 224}})
+    {'global': (0, 1), 'local': (2, 3, 4)}
+    """
+    return _number_views(_parse_groups(views))
+
+
+def evaluation_view(
+    image: jax.Array,
+    *,
+    size: int,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+) -> jax.Array:
+    """The one view without randomness: uint8 [B, H, W, C] -> float32 [B, size, size, C].
+
+    Bilinear, antialiased resize of the whole image, exact where the size already fits; then
+    (x - mean) / std, both in units of [0, 1].
+    """
+    _check_images(image, mean, std)
+
+    def view(one: jax.Array) -> jax.Array:
+        return colour.normalize(geometry.resize(colour.to_float(one), size), mean, std)
+
+    return jax.vmap(view)(image)
+
+
+def _make_view(group: Group, key: jax.Array, image: jax.Array) -> jax.Array:
+    """One view [size, size, c] of one float image, not yet normalised."""
+
+    def key_of(name: str) -> jax.Array:
+        return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
+
+    transforms = dict(group.transforms)
+    frame = "crop" if "crop" in transforms else "pad_crop"
+    if frame in transforms:
+        image = transforms.pop(frame)(key_of(frame), image, group.size)
+    else:
+        image = geometry.resize(image, group.size)
+    affine, elastic = transforms.pop("affine", None), transforms.pop("elastic", None)
+    for name in ("flip", "vertical_flip"):
+        if name in transforms:
+            image = transforms.pop(name)(key_of(name), image)
+    if affine or elastic:
+        image = _warp(affine, elastic, key_of, image)
+    for name, transform in transforms.items():
+        image = transform(key_of(name), image)
+    return image
+
+
+def _warp(
+    affine: Affine | None,
+    elastic: Elastic | None,
+    key_of: Callable[[str], jax.Array],
+    image: jax.Array,
+) -> jax.Array:
+    inverse = shift = displacement = None
+    if affine:
+        inverse, shift = affine.sample(key_of("affine"))
+    if elastic:
+        displacement = elastic.sample(key_of("elastic"), image.shape[0])
+    fill = (affine or elastic).fill  # type: ignore[union-attr]
+    return geometry.warp(image, inverse, shift, displacement, fill)
+
+
+def _parse_groups(views: Any) -> dict[str, Group]:
+    """Check everything that a config says; groups by name, transforms in order of application."""
+    names = sorted(views.keys()) if views else ()
+    if not names:
+        raise ConfigError("views: found no group, expected at least one, with count and size")
+    return {name: _parse_group(f"views.{name}", views[name]) for name in names}
+
+
+def _parse_group(where: str, config: Any) -> Group:
+    if not hasattr(config, "items"):
+        raise ConfigError(f"{where}: found {config!r}, expected a dict with count and size")
+    given = dict(config.items())
+    for name in given:
+        if name not in ("count", "size", *TRANSFORMS):
+            known = near(name, ("count", "size", *TRANSFORMS))
+            raise ConfigError(f"{where}.{name}: no such transform{known}")
+    for name in ("count", "size"):
+        if name not in given:
+            raise ConfigError(f"{where}.{name}: missing, expected a whole number >= 1")
+    transforms: dict[str, Any] = {
+        name: parse(kind, f"{where}.{name}", given[name])
+        for name, kind in TRANSFORMS.items()
+        if given.get(name) is not None
+    }
+    transforms = {n: t for n, t in transforms.items() if getattr(t, "probability", 1.0) > 0.0}
+    if "crop" in transforms and "pad_crop" in transforms:
+        raise ConfigError(f"{where}.pad_crop: found beside crop, expected one of the two")
+    fills = {transforms[n].fill for n in ("affine", "elastic") if n in transforms}
+    if len(fills) > 1:
+        raise ConfigError(
+            f"{where}.elastic.fill: found {transforms['elastic'].fill!r}, expected"
+            f" {transforms['affine'].fill!r} as in affine, with which it shares one warp"
+        )
+    count = whole(f"{where}.count", given["count"], 1)
+    size = whole(f"{where}.size", given["size"], 1)
+    return Group(count, size, transforms)
+
+
+def _number_views(groups: Mapping[str, Group]) -> dict[str, tuple[int, ...]]:
+    ids, first = {}, 0
+    for name, group in groups.items():
+        ids[name] = tuple(range(first, first + group.number))
+        first += group.number
+    return ids
+
+
+def _check_images(
+    images: jax.Array, mean: float | Sequence[float], std: float | Sequence[float]
+) -> None:
+    if images.ndim != 4 or images.dtype != jnp.uint8:
+        raise ConfigError(
+            f"image: found {images.dtype} {tuple(images.shape)}, expected uint8 [B, H, W, C]"
+        )
+    for name, value in (("mean", mean), ("std", std)):
+        if np.size(value) not in (1, images.shape[-1]):
+            raise ConfigError(
+                f"{name}: found {np.size(value)} values, expected 1 or {images.shape[-1]},"
+                " the channels of the images"
+            )
