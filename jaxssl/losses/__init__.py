@@ -1,1 +1,85 @@
-"""Losses: pure functions on the global batch."""
+"""Losses: pure functions of arrays on the global batch, in float32, and combinators of them.
+
+They stand alone, with no config, no training loop and no word about devices: under `jax.jit` over a
+mesh the compiler splits them, and one device or a thousand give the same value and gradient.
+
+A combinator takes losses and gives a loss:
+
+| combinator | gives |
+|---|---|
+| `weighted(fn, w)` | w fn |
+| `scheduled(fn, schedule)` | schedule(step) fn, called with `step=` |
+| `over_views(fn)` | the mean over the leading axis of fn(z[v], ...) |
+| `over_pairs(fn, "cross" or "same")` | the mean of fn(student[u], target[v], ...) over pairs |
+| `sliced(test)` | the mean over directions of a univariate test of (z, directions) |
+| `sum_of(**fns)` | the sum, and each term by its name |
+
+`masked_mean(values, mask)` divides once, by the weight of the whole batch. LeJEPA's loss of
+projections [V, B, P] with two global views:
+
+>>> import jax
+>>> from jaxssl import losses
+>>> lejepa = losses.sum_of(
+...     prediction=losses.weighted(
+...         lambda z, directions: losses.lejepa_prediction(z, num_global=2), 1 - 0.05),
+...     sigreg=losses.weighted(losses.over_views(losses.sigreg), 0.05),
+... )
+>>> z = jax.random.normal(jax.random.key(0), (4, 32, 8))
+>>> total, terms = lejepa(z, losses.random_directions(jax.random.key(1), 8, 64))
+>>> sorted(terms)
+['prediction', 'sigreg']
+
+Where published forms of LeJEPA differ, this one follows the first column:
+
+| here | elsewhere |
+|---|---|
+| weights (1 - λ, λ) | prediction + λ sigreg: λ does not carry over from one to the other |
+| one test per view, then the mean over views | one test of all V B embeddings: another loss |
+| local and global views in both terms | local views only in sigreg |
+| knots on [0, 3] with doubled weights | a trapezoid on [-5, 5]: 1 to 2 % more |
+| mean over P in the prediction | the squared norm, P times as much |
+| N, the global batch, in sigreg | the batch of one device |
+"""
+
+from jaxssl.losses.combine import (
+    masked_mean,
+    over_pairs,
+    over_views,
+    scheduled,
+    sum_of,
+    weighted,
+)
+from jaxssl.losses.gaussian import (
+    anderson_darling,
+    cramer_von_mises,
+    epps_pulley,
+    extended_jarque_bera,
+    half_line_knots,
+    random_directions,
+    sigreg,
+    sliced,
+    vcreg,
+    watson,
+)
+from jaxssl.losses.regression import lejepa_prediction, view_mean_prediction
+
+__all__ = [
+    "anderson_darling",
+    "cramer_von_mises",
+    "epps_pulley",
+    "extended_jarque_bera",
+    "half_line_knots",
+    "lejepa_prediction",
+    "masked_mean",
+    "over_pairs",
+    "over_views",
+    "random_directions",
+    "scheduled",
+    "sigreg",
+    "sliced",
+    "sum_of",
+    "vcreg",
+    "view_mean_prediction",
+    "watson",
+    "weighted",
+]
