@@ -1,0 +1,245 @@
+"""Pre-norm transformer blocks on [B, T, D], looped or scanned; for encoders, predictors, decoders.
+
+Vaswani et al. 2017, "Attention Is All You Need", arXiv:1706.03762; the pre-norm form as in
+Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv:2010.11929.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+from jaxssl.encoders.by_name import check_choice
+
+FFNS = ("mlp", "swiglu")
+ATTENTIONS = ("einsum", "fused")
+REMATS = ("none", "full", "dots")
+
+_kernel_init = nn.initializers.truncated_normal(0.02)
+
+
+def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
+    """Layer normalisation with the transformer's epsilon, 1e-6; statistics in float32."""
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, softmax(Q K^T / sqrt(D / H)) V; the softmax in float32.
+
+    Attributes:
+      heads: H, which divides D.
+      qkv_bias: bias of the query, key and value projection.
+      implementation: "einsum" or "fused" (`jax.nn.dot_product_attention`; cuDNN's flash attention
+        on a GPU in half precision).
+      weights: also return the attention weights [B, H, T, T], float32; always by einsum.
+    """
+
+    heads: int
+    qkv_bias: bool
+    implementation: str
+    weights: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """x [B, T, D] -> ([B, T, D], weights or None)."""
+        width = x.shape[-1]
+        qkv = nn.Dense(
+            3 * width,
+            use_bias=self.qkv_bias,
+            kernel_init=_kernel_init,
+            dtype=self.dtype,
+            name="qkv",
+        )(x)
+        q, k, v = rearrange(qkv, "b t (n h d) -> n b t h d", n=3, h=self.heads)
+        weights = None
+        if self.implementation == "fused" and not self.weights:
+            y = jax.nn.dot_product_attention(q, k, v, implementation=_fused_backend(q))
+        else:
+            logits = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=jnp.float32)
+            softmax = jax.nn.softmax(logits * q.shape[-1] ** -0.5)
+            y = jnp.einsum("bhts,bshd->bthd", softmax.astype(self.dtype), v)
+            weights = softmax if self.weights else None
+        y = rearrange(y, "b t h d -> b t (h d)")
+        out = nn.Dense(width, kernel_init=_kernel_init, dtype=self.dtype, name="out")(y)
+        return out, weights
+
+
+def _fused_backend(q: jax.Array) -> Literal["cudnn"] | None:
+    """cuDNN where it can run: a GPU, half precision, head width a multiple of 8."""
+    half = q.dtype in (jnp.bfloat16, jnp.float16)
+    return "cudnn" if jax.default_backend() == "gpu" and half and q.shape[-1] % 8 == 0 else None
+
+
+class FeedForward(nn.Module):
+    """ "mlp": W2 gelu(W1 x); "swiglu": W2 (silu(W1 x) * W3 x), Shazeer 2020, arXiv:2002.05202.
+
+    SwiGLU's hidden width is 2/3 of the MLP's, rounded up to a multiple of 8, which keeps the count
+    of parameters.
+    """
+
+    kind: str
+    mlp_ratio: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, T, D] -> [B, T, D]."""
+        width = x.shape[-1]
+        hidden = int(width * self.mlp_ratio)
+
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(features, kernel_init=_kernel_init, dtype=self.dtype, name=name)
+
+        if self.kind == "swiglu":
+            hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
+            gate, value = jnp.split(dense(2 * hidden, "gate_up")(x), 2, axis=-1)
+            y = nn.silu(gate) * value
+        else:
+            y = nn.gelu(dense(hidden, "up")(x), approximate=False)
+        return dense(width, "down")(y)
+
+
+class Block(nn.Module):
+    """x += keep * s1 * attention(norm(x)); x += keep * s2 * ffn(norm(x)).
+
+    s1 and s2 [D] are the layer scale of Touvron et al. 2021, "Going deeper with Image
+    Transformers", arXiv:2103.17239; a `layer_scale` of 0 means none.
+    """
+
+    heads: int
+    ffn: str
+    mlp_ratio: float
+    qkv_bias: bool
+    layer_scale: float
+    attention: str
+    weights: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, keep: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+        """x [B, T, D], keep [B] or None -> (x [B, T, D], attention weights or None)."""
+        attention = Attention(
+            self.heads, self.qkv_bias, self.attention, self.weights, self.dtype, name="attention"
+        )
+        y, weights = attention(layer_norm(self.dtype, "norm1")(x))
+        x = x + self._scaled(y, keep, "scale1")
+        y = FeedForward(self.ffn, self.mlp_ratio, self.dtype, name="ffn")(
+            layer_norm(self.dtype, "norm2")(x)
+        )
+        return x + self._scaled(y, keep, "scale2"), weights
+
+    def _scaled(self, y: jax.Array, keep: jax.Array | None, name: str) -> jax.Array:
+        if self.layer_scale:
+            scale = self.param(name, nn.initializers.constant(self.layer_scale), (y.shape[-1],))
+            y = y * scale.astype(self.dtype)
+        return y if keep is None else y * keep[:, None, None].astype(self.dtype)
+
+
+class Transformer(nn.Module):
+    """`depth` blocks; with `scan`, one compiled block over stacked parameters ("blocks/...").
+
+    Attributes:
+      depth: number of blocks.
+      heads: H.
+      ffn: "mlp" or "swiglu".
+      mlp_ratio: hidden width over D (for SwiGLU, before its factor 2/3).
+      qkv_bias: bias of the query, key and value projection.
+      layer_scale: initial layer scale; 0 for none.
+      attention: "einsum" or "fused".
+      scan: compile one block and scan it over the layers, instead of `depth` copies.
+      remat: "none"; "full" recomputes each block in the backward pass; "dots" keeps its matrix
+        products by parameters and recomputes the rest.
+      dtype: what it computes in; parameters are float32.
+    """
+
+    depth: int
+    heads: int
+    ffn: str = "mlp"
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    layer_scale: float = 0.0
+    attention: str = "einsum"
+    scan: bool = False
+    remat: str = "none"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        keep: jax.Array | None = None,
+        layers: bool = False,
+        weights: bool = False,
+    ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+        """Run the blocks.
+
+        Args:
+          x: [B, T, D].
+          keep: drop-path scales [B, depth], or None; both branches of a block share one.
+          layers: also return every block's output.
+          weights: also return the attention of the last block.
+
+        Returns: (x [B, T, D], outputs [L, B, T, D] or None, attention [B, H, T, T] or None).
+        """
+        if self.scan:
+            return self._scanned(x, keep, layers, weights)
+        outputs, attention = [], None
+        for i in range(self.depth):
+            block = self._block(weights and i == self.depth - 1, f"block{i}")
+            x, attention = block(x, None if keep is None else keep[:, i])
+            outputs.append(x)
+        return x, jnp.stack(outputs) if layers else None, attention
+
+    def _scanned(
+        self, x: jax.Array, keep: jax.Array | None, layers: bool, weights: bool
+    ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+        # The attention travels in the carry, so that only the last block's is kept.
+        batch, tokens, _ = x.shape
+        empty = jnp.zeros((batch, self.heads, tokens, tokens)) if weights else None
+
+        def body(block: nn.Module, carry: Any, kept: jax.Array | None) -> Any:
+            y, attention = block(carry[0], kept)
+            return (y, attention), y if layers else None
+
+        scan = nn.scan(
+            body,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.depth,
+        )
+        rows = None if keep is None else keep.T
+        (x, attention), outputs = scan(self._block(weights, "blocks"), (x, empty), rows)
+        return x, outputs, attention
+
+    def _block(self, weights: bool, name: str) -> nn.Module:
+        policies: dict[str, Callable[..., bool] | None] = {
+            "full": None,
+            "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        }
+        kind: Any = Block
+        if self.remat != "none":
+            # Inside a scan the compiler cannot merge the recomputation with the forward pass.
+            kind = nn.remat(Block, policy=policies[self.remat], prevent_cse=not self.scan)
+        return kind(
+            heads=self.heads,
+            ffn=self.ffn,
+            mlp_ratio=self.mlp_ratio,
+            qkv_bias=self.qkv_bias,
+            layer_scale=self.layer_scale,
+            attention=self.attention,
+            weights=weights,
+            dtype=self.dtype,
+            name=name,
+        )
+
+
+def check_transformer(ffn: str, attention: str, remat: str) -> None:
+    """Raise ConfigError where a named choice of `Transformer` is not one that it knows."""
+    check_choice("ffn", ffn, FFNS)
+    check_choice("attention", attention, ATTENTIONS)
+    check_choice("remat", remat, REMATS)

@@ -1,0 +1,290 @@
+"""Vision transformer: patches to tokens, transformer blocks, class token and/or mean pooling.
+
+Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv:2010.11929; size Ti of Touvron et
+al. 2021, arXiv:2012.12877; size g of Oquab et al. 2024, "DINOv2", arXiv:2304.07193; registers of
+Darcet et al. 2024, arXiv:2309.16588.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+from jaxssl.encoders import positions
+from jaxssl.encoders.by_name import check_choice, check_positive
+from jaxssl.encoders.transformer import Transformer, check_transformer, layer_norm
+from jaxssl.errors import ConfigError
+
+
+class Size(NamedTuple):
+    """What the name of a size stands for."""
+
+    width: int
+    depth: int
+    heads: int
+    ffn: str = "mlp"
+    layer_scale: float = 0.0
+
+
+SIZES = {
+    "Ti": Size(192, 12, 3),
+    "S": Size(384, 12, 6),
+    "B": Size(768, 12, 12),
+    "L": Size(1024, 24, 16),
+    "H": Size(1280, 32, 16),
+    "g": Size(1536, 40, 24, "swiglu", 1e-5),
+}
+POOLS = ("cls", "mean", "cls_mean")
+POSEMBS = ("learned", "sincos2d")
+CAPTURES = ("layers", "class_layers", "attention")
+
+_token_init = nn.initializers.truncated_normal(0.02)
+
+
+class ViT(nn.Module):
+    """Vision transformer; `build` describes the fields."""
+
+    transformer: Transformer
+    width: int
+    patch: int
+    image_size: tuple[int, int]
+    pool: str
+    class_token: bool
+    registers: int
+    posemb: str
+    mask_token: bool
+    dtype: Any = jnp.float32
+
+    @property
+    def drop_depth(self) -> int:
+        """How many blocks drop-path scales [B, drop_depth] are for."""
+        return self.transformer.depth
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool,
+        keep: jax.Array | None = None,
+        tokens: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        capture: tuple[str, ...] = (),
+    ) -> dict[str, Any]:
+        """Encode images.
+
+        Args:
+          x: [B, H, W, C], float; H and W divisible by the patch size, whatever `image_size`.
+          train: changes nothing here; every encoder takes it.
+          keep: drop-path scales [B, depth], or None for no drop.
+          tokens: indices [B, M] of the patches to keep, row by row over the grid; the others are
+            never computed on, and the outputs follow the order of `tokens`.
+          mask: [B, T], true where the mask token replaces the patch's content.
+          capture: further outputs. "layers" [L, B, T, D] and "class_layers" [L, B, D]: every
+            block's patch tokens and class token, before the final norm. "attention"
+            [B, H, T', T']: the last block's, over class token, registers, patches.
+
+        Returns: "pooled" [B, D] ([B, 2 D] for pool "cls_mean") and "tokens" [B, T, D], the patch
+          tokens after the final norm; M in place of T where `tokens` is given.
+
+        Errors: ConfigError for shapes that do not fit, a mask without `mask_token`, or an unknown
+          capture.
+        """
+        del train
+        grid = self._check(x, keep, mask, capture)
+        p = self.patch
+        x = rearrange(x.astype(self.dtype), "b (h p) (w q) c -> b (h w) (p q c)", p=p, q=p)
+        place = self._positions(grid)
+        class_place, place = place[: int(self.class_token)], place[int(self.class_token) :]
+        place = jnp.broadcast_to(place, (len(x), *place.shape))
+        if tokens is not None:
+            x, place = _gather(x, tokens), _gather(place, tokens)
+            mask = None if mask is None else jnp.take_along_axis(mask, tokens, axis=1)
+        x = nn.Dense(self.width, dtype=self.dtype, name="patch_embedding")(x)
+        if self.mask_token:
+            blank = self.param("mask_token", _token_init, (self.width,)).astype(self.dtype)
+            x = x if mask is None else jnp.where(mask[..., None], blank, x)
+        x = self._prepend(x + place.astype(self.dtype), class_place)
+
+        x, layers, attention = self.transformer(
+            x,
+            keep=keep,
+            layers="layers" in capture or "class_layers" in capture,
+            weights="attention" in capture,
+        )
+        x = layer_norm(self.dtype, "norm")(x)
+        first = x.shape[1] - place.shape[1]
+        out: dict[str, Any] = {"pooled": self._pool(x, first), "tokens": x[:, first:]}
+        captured = {"attention": attention}
+        if layers is not None:
+            captured |= {"layers": layers[:, :, first:], "class_layers": layers[:, :, 0]}
+        return out | {name: captured[name] for name in capture}
+
+    def _positions(self, grid: tuple[int, int]) -> jax.Array:
+        """Positions [1 + T, D], or [T, D] without a class token, float32."""
+        own = (self.image_size[0] // self.patch, self.image_size[1] // self.patch)
+        extra = int(self.class_token)
+        if self.posemb == "sincos2d":
+            table = jnp.asarray(positions.sincos2d(self.width, own, grid))
+            return jnp.pad(table, ((extra, 0), (0, 0)))
+        shape = (extra + own[0] * own[1], self.width)
+        table = self.param("position_embedding", _token_init, shape)
+        return jnp.concatenate([table[:extra], positions.interpolate(table[extra:], own, grid)])
+
+    def _prepend(self, x: jax.Array, class_place: jax.Array) -> jax.Array:
+        """Put the class token, then the registers, before the patches."""
+        front = []
+        if self.class_token:
+            token = self.param("class_token", _token_init, (1, self.width))
+            front.append(token + class_place)
+        if self.registers:
+            front.append(self.param("registers", _token_init, (self.registers, self.width)))
+        lead = [jnp.broadcast_to(t, (len(x), *t.shape)).astype(self.dtype) for t in front]
+        return jnp.concatenate([*lead, x], axis=1)
+
+    def _pool(self, x: jax.Array, first: int) -> jax.Array:
+        mean = x[:, first:].mean(1, dtype=jnp.float32).astype(self.dtype)
+        if self.pool == "mean":
+            return mean
+        return x[:, 0] if self.pool == "cls" else jnp.concatenate([x[:, 0], mean], axis=-1)
+
+    def _check(
+        self,
+        x: jax.Array,
+        keep: jax.Array | None,
+        mask: jax.Array | None,
+        capture: tuple[str, ...],
+    ) -> tuple[int, int]:
+        """The grid of patches (h, w), once the arguments are known to fit."""
+        if x.ndim != 4 or x.shape[1] % self.patch or x.shape[2] % self.patch:
+            raise ConfigError(
+                f"encoder: found images of shape {x.shape}, expected [B, H, W, C] with H and W "
+                f"divisible by encoder.patch = {self.patch}"
+            )
+        grid = (x.shape[1] // self.patch, x.shape[2] // self.patch)
+        if keep is not None and keep.shape != (len(x), self.drop_depth):
+            raise ConfigError(
+                f"encoder: found drop-path scales of shape {keep.shape}, "
+                f"expected {(len(x), self.drop_depth)}: batch x blocks"
+            )
+        if mask is not None and not self.mask_token:
+            raise ConfigError("encoder.mask_token: found False, expected True, as masks are given")
+        if mask is not None and mask.shape != (len(x), grid[0] * grid[1]):
+            raise ConfigError(
+                f"encoder: found a mask of shape {mask.shape}, "
+                f"expected {(len(x), grid[0] * grid[1])}: batch x patches"
+            )
+        for name in capture:
+            check_choice("encoder: capture", name, CAPTURES)
+        if "class_layers" in capture and not self.class_token:
+            raise ConfigError("encoder.class_token: found False, expected True for class_layers")
+        return grid
+
+
+def _gather(x: jax.Array, indices: jax.Array) -> jax.Array:
+    """Rows `indices` [B, M] of x [B, T, D]: [B, M, D]."""
+    return jnp.take_along_axis(x, indices[..., None], axis=1)
+
+
+def build(
+    *,
+    size: str = "S",
+    patch: int = 16,
+    image_size: int | tuple[int, int] = 224,
+    width: int | None = None,
+    depth: int | None = None,
+    heads: int | None = None,
+    mlp_ratio: float = 4.0,
+    ffn: str | None = None,
+    layer_scale: float | None = None,
+    qkv_bias: bool = True,
+    pool: str = "cls",
+    class_token: bool | None = None,
+    registers: int = 0,
+    posemb: str = "learned",
+    mask_token: bool = False,
+    attention: str = "einsum",
+    scan: bool = False,
+    remat: str = "none",
+    dtype: Any = jnp.float32,
+) -> ViT:
+    """A vision transformer.
+
+    Args:
+      size: "Ti", "S", "B", "L", "H" or "g".
+      patch: side of a square patch, in pixels.
+      image_size: side, or (height, width), in pixels, of the grid that positions are learned on;
+        images of other sizes get interpolated positions.
+      width, depth, heads, ffn, layer_scale: each overrides that of `size`. `ffn` is "mlp" or
+        "swiglu"; `layer_scale` is an initial value, 0 for none.
+      mlp_ratio: hidden width over width.
+      qkv_bias: bias of the query, key and value projection.
+      pool: "cls", "mean" (of the patch tokens) or "cls_mean" (both, concatenated).
+      class_token: whether there is one; by default where `pool` needs it.
+      registers: number of further learned tokens, without position and dropped from the output.
+      posemb: "learned" or "sincos2d" (fixed).
+      mask_token: learn a token that stands for masked patches.
+      attention: "einsum" or "fused" (`jax.nn.dot_product_attention`).
+      scan: compile one block and scan it over the layers.
+      remat: "none", "full" or "dots"; what each block recomputes in the backward pass.
+      dtype: what it computes in; parameters are float32.
+
+    >>> net = build(width=16, depth=2, heads=2, patch=4, image_size=8)
+    >>> init = lambda key: net.init_with_output(key, jnp.zeros((3, 8, 8, 3)), train=False)
+    >>> out, variables = jax.eval_shape(init, jax.random.key(0))
+    >>> out["pooled"].shape, out["tokens"].shape
+    ((3, 16), (3, 4, 16))
+    """
+    check_choice("size", size, SIZES)
+    overrides: dict[str, Any] = {
+        "width": width,
+        "depth": depth,
+        "heads": heads,
+        "ffn": ffn,
+        "layer_scale": layer_scale,
+    }
+    chosen = SIZES[size]._replace(**{k: v for k, v in overrides.items() if v is not None})
+    check_positive("patch", (patch,))
+    check_positive("width", (chosen.width,))
+    check_positive("depth", (chosen.depth,))
+    check_positive("heads", (chosen.heads,))
+    check_transformer(chosen.ffn, attention, remat)
+    check_choice("pool", pool, POOLS)
+    check_choice("posemb", posemb, POSEMBS)
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2 or any(side < patch or side % patch for side in sides):
+        raise ConfigError(f"image_size: found {image_size}, expected multiples of patch = {patch}")
+    if chosen.width % chosen.heads:
+        raise ConfigError(f"heads: found {chosen.heads}, expected a divisor of {chosen.width}")
+    if posemb == "sincos2d" and chosen.width % 4:
+        raise ConfigError(f"width: found {chosen.width}, expected a multiple of 4 for sincos2d")
+    if class_token is None:
+        class_token = pool != "mean"
+    if pool != "mean" and not class_token:
+        raise ConfigError(f"class_token: found False, expected True for pool {pool!r}")
+    transformer = Transformer(
+        chosen.depth,
+        chosen.heads,
+        ffn=chosen.ffn,
+        mlp_ratio=mlp_ratio,
+        qkv_bias=qkv_bias,
+        layer_scale=chosen.layer_scale,
+        attention=attention,
+        scan=scan,
+        remat=remat,
+        dtype=dtype,
+    )
+    return ViT(
+        transformer,
+        chosen.width,
+        patch,
+        sides,
+        pool,
+        class_token,
+        registers,
+        posemb,
+        mask_token,
+        dtype,
+    )
