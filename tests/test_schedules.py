@@ -1,0 +1,111 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxssl import schedules
+from jaxssl.errors import ConfigError
+
+
+def values(spec, steps, at):
+    schedule = schedules.make(spec, steps)
+    return [float(schedule(step)) for step in at]
+
+
+@pytest.mark.parametrize(
+    ("spec", "at", "expected"),
+    [
+        (0.3, [0, 100], [0.3, 0.3]),
+        (("constant", 2), [0, 7], [2, 2]),
+        (("linear", 1.0, 0.0), [0, 25, 100, 150], [1, 0.75, 0, 0]),
+        (["cosine", 0.996, 1.0], [0, 50, 100], [0.996, 0.998, 1.0]),
+        (("cosine", 1.0, 0.0), [25], [0.5 * (1 + np.cos(np.pi / 4))]),
+        (("exponential", 1.0, 0.01), [0, 50, 100], [1, 0.1, 0.01]),
+        (("warmup_cosine", 1.0, 10, 0.2), [0, 4, 9, 10, 55, 100], [0.1, 0.5, 1, 1, 0.6, 0.2]),
+        (("warmup_cosine", 1.0, 10), [100], [0]),
+        (("warmup_cosine", 1.0, 0, 0.0), [0, 50], [1, 0.5]),
+        (("warmup_cosine", 1.0, 200, 0.0), [99, 100], [0.5, 0.505]),
+        (("warmup_linear", 2.0, 20, 0.0), [0, 19, 20, 60, 100], [0.1, 2, 2, 1, 0]),
+        (("warmup_cap", 0.99), [0, 1, 2, 98, 99, 1000], [0, 0.5, 2 / 3, 1 - 1 / 99, 0.99, 0.99]),
+        (("piecewise", 1.0, (30, 0.1), (60, 0.01)), [0, 29, 30, 59, 60], [1, 1, 0.1, 0.1, 0.01]),
+    ],
+)
+def test_values(spec, at, expected):
+    np.testing.assert_allclose(values(spec, 100, at), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_infinite_phases():
+    spec = ("infinite", 1e-3, 2.5e-4, 1e-5, 0.05, 0.3, 0.8)
+    at = [0, 50, 175, 300, 500, 800, 900, 1000]
+    expected = [0, 1e-3, 6.25e-4, 2.5e-4, 2.5e-4, 2.5e-4, 5e-5, 1e-5]
+    np.testing.assert_allclose(values(spec, 1000, at), expected, rtol=1e-4)
+
+
+def test_infinite_is_continuous():
+    got = values(("infinite", 1e-3, 2.5e-4, 1e-5, 0.05, 0.3, 0.8), 1000, range(1001))
+    assert np.abs(np.diff(got)).max() <= 1e-3 / 50 * 1.001  # the warm-up is the steepest phase
+
+
+def test_infinite_of_a_later_task_has_no_warmup():
+    spec = ("infinite", 2.5e-4, 2.5e-4, 1e-5, 0, 0, 0.8)
+    np.testing.assert_allclose(values(spec, 100, [0, 1, 80, 100]), [2.5e-4] * 3 + [1e-5], rtol=1e-4)
+
+
+def test_infinite_without_annealing_is_warmup_and_constant():
+    spec = ("infinite", 1.0, 1.0, 0.1, 0.1, 0.1, 1.0)
+    np.testing.assert_allclose(values(spec, 100, [5, 10, 60, 100]), [0.5, 1, 1, 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(schedules.KINDS))
+def test_traced_and_eager_agree_as_strong_float32_scalars(name):
+    examples = {
+        "constant": (0.5,),
+        "piecewise": (1.0, (5, 0.1)),
+        "warmup_cap": (0.9,),
+        "infinite": (1.0, 0.5, 0.1, 0.1, 0.3, 0.8),
+    }
+    extra = (3, 0.1) if name.startswith("warmup_") else (0.1,)
+    schedule = schedules.make((name, *examples.get(name, (1.0, *extra))), 10)
+    for step in (0, 4, 9):
+        traced = jax.jit(schedule)(jnp.int32(step))
+        assert traced.dtype == jnp.float32 and traced.shape == () and not traced.weak_type
+        np.testing.assert_allclose(traced, schedule(step), rtol=1e-6)
+
+
+def test_callable_passes_through():
+    assert float(schedules.make(lambda step: step * 2, 10)(jnp.int32(3))) == 6
+
+
+def test_half_life():
+    for decay in (0.9, 0.996, 0.9995):
+        assert decay ** schedules.half_life(decay) == pytest.approx(0.5)
+    assert schedules.half_life(0) == 0
+    assert schedules.half_life(1.0) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (("cosin", 1, 0), ["'cosin'", "'cosine'"]),
+        (("cosine", 1.0), ["('cosine', start, end)"]),
+        (("cosine", 1.0, 0.0, 0.0), ["('cosine', start, end)"]),
+        (("cosine", "a", 0.0), ["with numbers"]),
+        (("warmup_cosine", 1.0, 0.1, 0.0), ["warmup is 0.1", "whole number of steps"]),
+        (("exponential", 1.0, 0.0), ["end is 0.0", "positive"]),
+        (("piecewise", 1.0, (5, 0.1), (5, 0.2)), ["(5, 5)", "increasing"]),
+        (("piecewise", 1.0, 5, 0.1), ["(step, value)"]),
+        (("infinite", 1.0, 0.5, 0.1, 0.5, 0.3, 0.8), ["0.5, 0.3, 0.8"]),
+        ((0.1, 0.2), ["expected a finite number or (kind, value, ...)"]),
+        ("cosine", ["'cosine'", "expected a finite number"]),
+        (float("nan"), ["nan"]),
+        (None, ["None"]),
+        (True, ["True"]),
+    ],
+)
+def test_errors_are_one_line_and_name_the_field(spec, words):
+    with pytest.raises(ConfigError) as caught:
+        schedules.make(spec, 100, field="optimizer.learning_rate")
+    text = str(caught.value)
+    assert text.startswith("optimizer.learning_rate") and "\n" not in text
+    for word in words:
+        assert word in text
