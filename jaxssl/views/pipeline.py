@@ -34,10 +34,11 @@ def build(
     """A function (key, batch) -> {group: [B, V, h, w, c]} that makes the random views of a batch.
 
     `views` maps the name of a group to `count` (its number of views V), `size` (their side in
-    pixels) and its transforms, each a dict of the fields of its class in `transforms`; a number
-    alone stands for `probability`. A transform that is absent, or None, is off. The order is fixed:
-    crop or pad_crop (without them the whole image is resized), flip, vertical_flip, affine and
-    elastic (one warp), jitter, grayscale, blur, solarize, noise, and last (x - mean) / std.
+    pixels) and its transforms, each a dict of the fields of its class in `transforms`; for flip,
+    vertical_flip, grayscale, blur and solarize a number alone is the probability. A transform that
+    is absent, or None, is off. The order is fixed: crop or pad_crop (without them the whole image
+    is resized), flip, vertical_flip, affine and elastic (one warp), jitter, grayscale, blur,
+    solarize, noise, and last (x - mean) / std.
 
     A view depends on nothing but the key, the sample's `index` and the view's number (`group_ids`),
     so neither its place in the batch, nor the device, nor the rest of the batch changes it. Each
