@@ -1,0 +1,169 @@
+"""Base recipes: data, views, encoder, optimizer and evals of each scale, for methods to build on.
+
+`vision(preset)` gives a config without a method; an experiment adds its own parts. They live in the
+package so that a config outside the repository can use them.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxssl.config import OPEN, skeleton
+from jaxssl.errors import ConfigError, near
+
+IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+CIFAR10 = dict(mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
+
+
+def vision(preset: str) -> ConfigDict:
+    """The base config of an image preset; the sections whose entries a method names are open.
+
+    Raises:
+      ConfigError: no such preset.
+    """
+    if preset not in VISION:
+        raise ConfigError(f"no preset {preset!r}{near(preset, VISION)}")
+    config = skeleton()
+    with config.unlocked():
+        VISION[preset](config)
+        config.preset = preset
+    for name in OPEN:
+        config[name].unlock()
+    return config
+
+
+def data_path(name: str) -> str:
+    """Where the data set `name` is looked for: under $JAXSSL_DATA, else beside the checkout."""
+    return os.path.join(os.environ.get("JAXSSL_DATA", os.path.join("..", "shared", "data")), name)
+
+
+def crop_recipe(scale: tuple[float, float]) -> dict[str, Any]:
+    """Random resized crop of an area in `scale`, and the usual colour recipe of the field."""
+    return dict(
+        crop=dict(scale=scale),
+        flip=0.5,
+        jitter=dict(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, probability=0.8),
+        grayscale=0.2,
+        blur=dict(probability=0.5, sigma=(0.1, 2.0)),
+        solarize=0.2,
+    )
+
+
+def _digits(config: Any) -> None:
+    """scikit-learn's 1,797 digits at 16 px: minutes on a laptop."""
+    config.data.update(source="digits", size=16, mean=(0.3,), std=(0.35,))
+    config.encoder = dict(
+        name="convnet",
+        widths=(32, 32, 64, 64, 128),
+        strides=(1, 1, 2, 1, 1),
+        space_to_depth=2,
+        norm="batch",
+    )
+    glyphs = dict(
+        affine=dict(rotation=12.0, log_scale=0.3, log_aspect=0.15, shear=0.15, shift=0.08),
+        elastic=dict(grid=4, sigma=0.04),
+        jitter=dict(contrast=0.3, additive=0.2),
+        blur=dict(probability=0.5, sigma=(0.1, 1.0)),
+        noise=dict(sigma=0.1),
+    )
+    config.views = {"global": dict(count=4, size=16, **glyphs)}
+    config.train.update(steps=600, global_batch=128)
+    config.optimizer.update(learning_rate=("warmup_cosine", 2e-3, 30, 2e-6), weight_decay=0.05)
+    config.evals.update(every_steps=200)
+    config.checkpoint.update(every_steps=200)
+
+
+def _cifar10(config: Any) -> None:
+    """CIFAR-10 with a small plain network: less than half an hour on two cores."""
+    config.data.update(source="packed_jpeg", path=data_path("cifar10"), size=32, **CIFAR10)
+    config.encoder = dict(
+        name="convnet",
+        widths=(64, 128, 128, 256, 256),
+        strides=(1, 2, 1, 2, 1),
+        space_to_depth=2,
+        norm="batch",
+    )
+    recipe = dict(
+        crop=dict(scale=(0.3, 1.0)),
+        flip=0.5,
+        jitter=dict(brightness=0.4, contrast=0.4, saturation=0.4, probability=0.8),
+        grayscale=0.1,
+    )
+    config.views = {"global": dict(count=2, size=24, **recipe)}
+    config.train.update(steps=1600, global_batch=256)
+    config.optimizer.update(learning_rate=("warmup_cosine", 2e-3, 100, 2e-6), weight_decay=0.05)
+    config.evals.update(bank=20_000, linear=None, fewshot=None)
+    config.checkpoint.update(every_steps=400)
+
+
+def _imagenette(config: Any) -> None:
+    """Imagenette at 128 px with a ViT-S/8 (about two hours on one GPU for 800 epochs)."""
+    config.data.update(source="packed_jpeg", path=data_path("imagenette128"), size=128, **IMAGENET)
+    config.encoder = _vit("S", 8, 128)
+    recipe = dict(
+        crop=dict(scale=(0.08, 1.0)),
+        flip=0.5,
+        jitter=dict(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, probability=0.8),
+        grayscale=0.2,
+        blur=dict(probability=0.5, sigma=(0.1, 2.0), taps=7),
+        solarize=0.2,
+    )
+    config.views = {"global": dict(count=4, size=128, **recipe)}
+    config.train.update(epochs=800, global_batch=256, precision="bfloat16")
+    config.optimizer.update(learning_rate=("warmup_cosine", 2e-3, 36, 2e-6), weight_decay=0.05)
+    config.evals.update(every_steps={"epochs": 50})
+    config.checkpoint.update(every_steps={"epochs": 10})
+
+
+def _imagenet1k(size: str, patch: int, batch: int) -> Callable[[Any], None]:
+    """ImageNet-1k for 100 epochs with two global views at 224 px and six local ones at 98."""
+
+    def fill(config: Any) -> None:
+        config.data.update(source="tfds:imagenet2012", size=256, cache="none", **IMAGENET)
+        config.data.update(test_split="validation")
+        config.encoder = _vit(size, patch, 224)
+        local = 98 if patch == 14 else 96
+        config.views = {
+            "global": dict(count=2, size=224, **crop_recipe((0.3, 1.0))),
+            "local": dict(count=6, size=local, **crop_recipe((0.05, 0.3))),
+        }
+        config.method_options = dict(drop_path=0.1)
+        config.train.update(epochs=100, global_batch=batch, precision="bfloat16")
+        # 10 epochs of warm-up.
+        warmup = 10 * (1_281_167 // batch)
+        config.optimizer.update(
+            learning_rate=("warmup_cosine", 5e-4, warmup, 5e-7), weight_decay=0.05
+        )
+        config.evals.update(
+            every_steps={"epochs": 10}, size=224, bank=100_000, test=20_000, fewshot=None
+        )
+        config.checkpoint.update(every_steps={"epochs": 1})
+        config.report.update(every_steps=50)
+
+    return fill
+
+
+def _vit(size: str, patch: int, image: int) -> dict[str, Any]:
+    """A ViT; from ViT-L up its layers are scanned and recomputed in the backward pass."""
+    large = size in ("L", "H", "g")
+    return dict(
+        name="vit",
+        size=size,
+        patch_size=patch,
+        image_size=image,
+        pool="cls",
+        scan=large,
+        remat="full" if large else "none",
+    )
+
+
+VISION: dict[str, Callable[[Any], None]] = {
+    "digits": _digits,
+    "cifar10": _cifar10,
+    "imagenette": _imagenette,
+    "imagenet1k_vit_s16": _imagenet1k("S", 16, 512),
+    "imagenet1k_vit_l14": _imagenet1k("L", 14, 512),
+    "imagenet1k_vit_h14": _imagenet1k("H", 14, 1024),
+}

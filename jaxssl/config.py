@@ -1,0 +1,254 @@
+"""A config from a file, a preset and command-line overrides; refused early, in one line.
+
+`skeleton()` holds every field that the loop reads, with its default: the documentation of the
+config is that function. Families add the parts that they read (`encoder`, `student`, `teachers`,
+`losses`, `views`), and check them when they build.
+"""
+
+import ast
+import importlib.util
+import inspect
+import json
+import pathlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxssl import optim
+from jaxssl.errors import ConfigError, near
+from jaxssl.evals import protocol
+
+# Sections whose entries are named by the config itself; the family that reads them checks them.
+OPEN = ("encoder", "student", "teachers", "losses", "views", "method_options")
+# Sections whose readers check every field themselves.
+CHECKED_BY_READER = ("optimizer", "evals")
+# What a resumed run may change: none of it moves a parameter.
+FREE_ON_RESUME = ("mesh.", "evals.", "checkpoint.", "report.", "data.path", "data.cache")
+
+
+def skeleton() -> ConfigDict:
+    """Every field that the loop reads, with its default.
+
+    A *number* may be a schedule: a tuple that `jaxssl.schedules.make` understands.
+    """
+    config = ConfigDict(type_safe=False)
+    config.method = ""  # the family: jaxssl/methods/<method>.py
+    config.preset = ""  # the scale this config was made for
+    config.train = dict(
+        steps=0,  # exactly one of steps, epochs, examples
+        epochs=0,
+        examples=0,
+        global_batch=128,  # B, over all devices and processes; never changed by itself
+        microbatches=1,  # k: the same loss with 1/k of the activations
+        seed=0,
+        precision="float32",  # or "bfloat16": compute only; params, losses, teachers are float32
+    )
+    config.data = dict(
+        source="digits",  # digits, npz, packed_jpeg, image_folder, array_record, tfds:<name>
+        path="",
+        size=0,  # storage size in pixels; 0 is as stored
+        channels=0,
+        train_split="",  # "": the usual names, train and test or val
+        test_split="",
+        cache="memory",  # decoded images are kept, or "none"
+        mean=(0.5,),  # per channel, of images in [0, 1]
+        std=(0.5,),
+    )
+    config.encoder = dict(name="")
+    config.student = dict()  # heads by name; "projector" reads "pooled", "predictor" "projection"
+    config.teachers = dict()
+    config.losses = dict()
+    config.views = dict()
+    config.method_options = dict()  # what only one family reads
+    config.optimizer = dict(optim.DEFAULTS)  # its fields: jaxssl.optim
+    config.evals = dict(
+        every_steps=0,  # 0: only at the end
+        encoder="",  # which of the method's encoders; "" is the first
+        output="pooled",
+        size=0,  # pixels of the evaluation view; 0 is the storage size
+        batch_size=256,
+        bank=0,  # training samples used, 0 is all
+        test=0,
+        calibration_batches=20,  # batches that settle the random init's batch statistics
+        **{name: protocol.resolve(name, {}) for name in ("knn", "linear", "fewshot")},
+    )
+    config.checkpoint = dict(every_steps=0, keep=2)  # 0: only at the end and when stopped
+    config.mesh = dict(
+        data=-1,  # devices per axis; -1 is all that are left
+        fsdp=1,
+        model=1,
+        rules=((".*", "fsdp"),),  # (regex over state paths, "replicate" | "fsdp" | axes)
+        min_shard_elements=16384,  # smaller leaves are replicated
+    )
+    config.report = dict(every_steps=10, samples=512)
+    config.stages = ()  # e.g. ({"name": "first", "train.steps": 10}, ...): jaxssl.stages
+    return config.lock()
+
+
+def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """The config that `FILE[:PRESET]` and `--config.key=value` overrides name, locked.
+
+    Raises:
+      ConfigError: no such file, preset or key, or a value of another type.
+    """
+    path, _, preset = spec.partition(":")
+    module = _import(path)
+    make = getattr(module, "get_config", None)
+    if make is None:
+        raise ConfigError(f"--config={path}: the file defines no get_config(preset)")
+    presets = tuple(getattr(module, "PRESETS", ()))
+    if preset and presets and preset not in presets:
+        raise ConfigError(f"--config={path}: no preset {preset!r}{near(preset, presets)}")
+    if preset and not inspect.signature(make).parameters:
+        raise ConfigError(f"--config={path}: no preset {preset!r}; get_config takes none")
+    try:
+        config = make(preset) if preset else make()
+    except AttributeError as error:
+        # A locked ConfigDict names the key and the near one; its text spans lines.
+        line = str(error).strip("'\"").replace("\\n", " ").split("Other fields")[0].strip()
+        raise ConfigError(f"--config={path}: {line}") from error
+    for override in overrides:
+        _override(config, override)
+    validate(config)
+    return config.lock()
+
+
+def validate(config: ConfigDict) -> None:
+    """Refuses unknown fields of the loop's own sections, and values of another type.
+
+    Raises:
+      ConfigError: naming the first bad field.
+    """
+    _check(config, skeleton(), "")
+    if not config.method:
+        raise ConfigError("method: empty; expected the name of a family in jaxssl/methods")
+    for field in ("global_batch", "microbatches"):
+        if config.train[field] < 1:
+            raise ConfigError(f"train.{field}: {config.train[field]}; expected at least 1")
+    if config.train.precision not in ("float32", "bfloat16"):
+        raise ConfigError(
+            f"train.precision: {config.train.precision!r}; expected 'float32' or 'bfloat16'"
+        )
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+    """The config as plain JSON-ready containers; tuples become lists."""
+    return json.loads(json.dumps(config.to_dict(), default=str))
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The fields, as `a.b: old -> new`, that make `new` another run than `old`."""
+    keep = lambda tree: {k: v for k, v in _flat(tree).items() if not k.startswith(FREE_ON_RESUME)}
+    a, b = keep(old), keep(new)
+    absent = "(absent)"
+    return [
+        f"{k}: {a.get(k, absent)!r} -> {b.get(k, absent)!r}"
+        for k in sorted(a.keys() | b.keys())
+        if a.get(k, absent) != b.get(k, absent)
+    ]
+
+
+def merged(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
+    """A copy of `config` with `{"a.b": value}` changes; unknown keys are refused."""
+    copy = config.copy_and_resolve_references()
+    with copy.unlocked():
+        for key, value in changes.items():
+            _assign(copy, key, value)
+    return copy.lock()
+
+
+def _import(path: str) -> ModuleType:
+    file = pathlib.Path(path)
+    if not file.is_file():
+        siblings = (
+            [str(p) for p in sorted(file.parent.glob("*.py"))] if file.parent.is_dir() else []
+        )
+        raise ConfigError(f"--config={path}: no such file{near(path, siblings)}")
+    spec = importlib.util.spec_from_file_location(f"jaxssl_config_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _override(config: ConfigDict, text: str) -> None:
+    key, equals, value = text.removeprefix("--config.").partition("=")
+    if not text.startswith("--config.") or not equals:
+        flags = ["--config", "--workdir"]
+        raise ConfigError(
+            f"{text}: unknown argument; expected --config.key=value{near(text, flags)}"
+        )
+    try:
+        parsed: Any = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        parsed = {"true": True, "false": False}.get(value, value)
+    _assign(config, key, parsed)
+
+
+def _assign(config: ConfigDict, key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    node: Any = config
+    for depth, name in enumerate([*parents, last]):
+        if not isinstance(node, ConfigDict) or name not in node:
+            where = ".".join(parents[:depth])
+            known = (
+                [f"{where}.{k}" if where else k for k in node]
+                if isinstance(node, ConfigDict)
+                else []
+            )
+            full = f"{where}.{name}" if where else name
+            raise ConfigError(f"--config.{key}: unknown key {full!r}{near(full, known)}")
+        if depth < len(parents):
+            node = node[name]
+    _expect(f"--config.{key}", value, node[last])
+    if isinstance(node[last], float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    with node.unlocked():
+        node[last] = value
+
+
+def _expect(key: str, value: Any, old: Any) -> None:
+    """A value must have the type of the one it replaces; numbers and schedules go together."""
+    if isinstance(old, ConfigDict):
+        fits, expected = value is None or isinstance(value, dict | ConfigDict), "a section"
+    elif _is_number(old) or _is_schedule(old):
+        real = isinstance(old, float) or _is_schedule(old)
+        fits = type(value) is type(old) or (real and (_is_number(value) or _is_schedule(value)))
+        expected = f"a number or a schedule, like {old!r}" if real else f"int, like {old!r}"
+    else:
+        fits = old is None or type(value) is type(old)
+        expected = f"{type(old).__name__}, like {old!r}"
+    if not fits:
+        found = f"{value!r} ({type(value).__name__})"
+        raise ConfigError(f"{key}: found {found}, expected {expected}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_schedule(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and isinstance(value[0], str)
+
+
+def _check(config: ConfigDict, known: ConfigDict, prefix: str) -> None:
+    for name in config:
+        key = f"{prefix}{name}"
+        if name not in known:
+            raise ConfigError(f"{key}: unknown key{near(key, [prefix + k for k in known])}")
+        old, value = known[name], config[name]
+        if isinstance(old, ConfigDict):
+            if not isinstance(value, ConfigDict):
+                raise ConfigError(f"{key}: found {value!r}, expected a section with fields")
+            if name not in OPEN and key not in CHECKED_BY_READER:
+                _check(value, old, f"{key}.")
+        elif not (isinstance(old, tuple) and isinstance(value, list | tuple)):
+            _expect(key, value, old)
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix.rstrip("."): tree}
+    return {k: v for name in tree for k, v in _flat(tree[name], f"{prefix}{name}.").items()}

@@ -1,0 +1,174 @@
+"""Evaluations of a run's encoder, each beside random init and raw input."""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxssl import data, evals
+from jaxssl.errors import ConfigError, near
+from jaxssl.evals import diagnostics, protocol
+from jaxssl.evals.features import Features, extract, raw_input
+from jaxssl.program import Program
+from jaxssl.report.report import Samples
+from jaxssl.report.writers import read_json, write_json
+from jaxssl.state import State
+from jaxssl.step import make_ops
+
+RANK_ROWS = 2048  # held-out samples whose features are measured as a set
+Results = dict[str, dict[str, float]]
+Banks = tuple[Features, Features]  # train, test
+
+
+class Evaluator:
+    """Frozen features of one program's data, and what the evaluators of its config make of them.
+
+    Random init has its batch statistics settled on `evals.calibration_batches` training batches
+    before it is counted: a fresh batch norm would make the control weaker than it is.
+
+    Args:
+      program: the run's program.
+      workdir: where the controls, which never change in a run, are kept; None keeps nothing.
+
+    Raises:
+      ConfigError: an unknown evaluator, field, encoder or output.
+    """
+
+    def __init__(self, program: Program, workdir: pathlib.Path | None = None):
+        self.program = program
+        self.config = program.config.evals
+        evals.validate(self.config)
+        self.active = bool(evals.settings(self.config)) and program.info.num_classes > 1
+        encoders = program.method.encoders
+        self.encoder = self.config.encoder or next(iter(encoders))
+        if self.encoder not in encoders:
+            raise ConfigError(f"evals.encoder: no {self.encoder!r}{near(self.encoder, encoders)}")
+        self._check_output()
+        self._workdir = workdir
+        self._controls: Results | None = None
+        self._encode = jax.jit(self._features)
+        self._test = data.load(program.config.data, "test") if self.active else None
+
+    def __call__(self, state: State) -> Results:
+        """{"knn/accuracy": {"trained": x, "random_init": y, "raw_input": z}, ...}."""
+        if not self.active:
+            return {}
+        controls = self.controls()
+        found = self._run({"trained": self.banks(state)})
+        return {name: {**values, **controls[name]} for name, values in found.items()}
+
+    def banks(self, state: State) -> Banks:
+        """The features (train, test) of `state`'s encoder."""
+        seen = self._seen(state)
+        return self._extract(lambda batch: self._encode(state.params, seen, state.extra, batch))
+
+    def controls(self) -> Results:
+        """The same evaluations of random init and raw input; made once for a workdir."""
+        if self._controls is not None:
+            return self._controls
+        path = self._workdir / "controls.json" if self._workdir else None
+        identity = self._identity()
+        if path and path.exists():
+            kept = read_json(path)
+            if kept["identity"] == identity:
+                self._controls = kept["results"]
+                return self._controls
+        banks = {
+            "random_init": self.banks(self.calibrated(self.program.init())),
+            "raw_input": self._extract(jax.jit(raw_input)),
+        }
+        self._controls = self._run(banks)
+        if path and jax.process_index() == 0:
+            write_json(path, {"identity": identity, "results": self._controls})
+        return self._controls
+
+    def calibrated(self, state: State) -> State:
+        """`state` with `extra` (batch statistics) moved by training batches, params untouched."""
+        if not jax.tree.leaves(state.extra) or not self.config.calibration_batches:
+            return state
+        method = self.program.method
+        ops = make_ops(method, self.program.optimizers)
+        loss = next(iter(method.losses))
+
+        def extra_after(state: State, batch: Mapping[str, jax.Array]) -> Any:
+            return ops.loss(state, batch, loss)[1].extra
+
+        with jax.set_mesh(self.program.mesh):
+            step = jax.jit(extra_after, out_shardings=self.program.shardings.extra)
+            batches = self.program.batches(0)
+            for i in range(self.config.calibration_batches):
+                now = state.replace(step=np.int32(i))
+                state = state.replace(extra=step(now, next(batches)))
+        return state
+
+    def samples(self, state: State, count: int) -> Samples | None:
+        """Held-out images and a bank of training images, with features, for the report."""
+        if not self.active or not count:
+            return None
+        train, test = self.banks(state)
+        source, held_out = self.program.source, self._test
+        bank = np.sort(np.random.default_rng(0).permutation(len(train.x))[: 8 * count])
+        some = np.sort(np.random.default_rng(1).permutation(len(test.x))[:count])
+        return Samples(
+            images=held_out.rows(test.index[some])["image"],
+            labels=test.y[some],
+            features=test.x[some],
+            bank_images=source.rows(train.index[bank])["image"],
+            bank_labels=train.y[bank],
+            bank_features=train.x[bank],
+            label_names=source.label_names,
+        )
+
+    def protocols(self) -> dict[str, str]:
+        """Evaluator -> its protocol id."""
+        found = evals.settings(self.config)
+        return {name: protocol.protocol_id(name, fields) for name, fields in found.items()}
+
+    def _run(self, banks: Mapping[str, Banks]) -> Results:
+        with jax.set_mesh(self.program.mesh):
+            results = evals.run(self.config, banks, self.program.info.num_classes)
+        for kind, (_, test) in banks.items():
+            for name, value in diagnostics.rank(test.x[:RANK_ROWS]).items():
+                results.setdefault(f"features/{name}", {})[kind] = value
+        return results
+
+    def _extract(self, encode: Callable[[Any], jax.Array]) -> Banks:
+        how: dict[str, Any] = {"batch_size": self.config.batch_size, "mesh": self.program.mesh}
+        with jax.set_mesh(self.program.mesh):
+            return (
+                extract(encode, self.program.source, limit=self.config.bank, **how),
+                extract(encode, self._test, limit=self.config.test, **how),
+            )
+
+    def _seen(self, state: State) -> dict[str, Any]:
+        return {
+            name: teacher.read(state.teachers[name], state.params, state.extra, state.step)
+            for name, teacher in self.program.method.teachers.items()
+        }
+
+    def _features(self, params: Any, seen: Any, extra: Any, batch: Any) -> jax.Array:
+        found = self.program.method.encoders[self.encoder](params, seen, extra, batch)
+        x = found[self.config.output]
+        return x.reshape(x.shape[0], -1)
+
+    def _check_output(self) -> None:
+        program = self.program
+        shapes, batch = program.shapes, program.abstract_batch()
+        with jax.set_mesh(program.mesh):
+            seen = jax.eval_shape(self._seen, shapes)
+            encode = program.method.encoders[self.encoder]
+            found = jax.eval_shape(encode, shapes.params, seen, shapes.extra, batch)
+        if self.config.output not in found:
+            name = self.config.output
+            raise ConfigError(f"evals.output: the encoder gives no {name!r}{near(name, found)}")
+
+    def _identity(self) -> str:
+        """What the controls depend on, as text."""
+        c = self.program.config
+        parts = {n: c[n].to_dict() for n in ("encoder", "evals", "views", "data")}
+        parts |= {"seed": c.train.seed, "batch": c.train.global_batch}
+        parts |= {"data": self.program.source.fingerprint}
+        return json.dumps(parts, sort_keys=True, default=str)

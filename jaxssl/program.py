@@ -1,0 +1,153 @@
+"""A config made concrete: data, mesh, method, shardings and the compiled step."""
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxssl import data, durations, methods, optim, sharding, state
+from jaxssl.data import pipeline
+from jaxssl.errors import ConfigError, near
+from jaxssl.method import Info, Method, Optimizer
+from jaxssl.state import State
+from jaxssl.step import make_step
+
+PyTree = Any
+
+
+class Program:
+    """Everything that a config determines before the first number is computed.
+
+    Args:
+      config: from `jaxssl.config.load`.
+      artifacts: what earlier stages left, by stage name: {"params": ..., "extra": ...}.
+      devices: default all.
+
+    Attributes:
+      source: the training split.
+      info: `jaxssl.method.Info`.
+      mesh, method, optimizers: as the names say.
+      shapes, shardings: of the whole state.
+
+    Raises:
+      ConfigError: whatever in the config or the data does not fit, before anything is compiled.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        artifacts: Mapping[str, PyTree] | None = None,
+        devices: Sequence[jax.Device] | None = None,
+    ):
+        self.config = config
+        batch = config.train.global_batch
+        self.mesh = sharding.make_mesh(config.mesh, batch, devices)
+        self.source = data.load(config.data, "train")
+        if batch > len(self.source):
+            raise ConfigError(
+                f"train.global_batch: {batch} is more than the {len(self.source)} samples of "
+                f"{self.source.name}"
+            )
+        steps = durations.resolve(config.train, len(self.source), batch)
+        self.info = Info(
+            shapes=dict(self.source.shapes),
+            dtypes=dict(self.source.dtypes),
+            num_samples=len(self.source),
+            num_classes=self.source.num_classes,
+            steps=steps,
+            steps_per_epoch=durations.steps_per_epoch(len(self.source), batch),
+            global_batch=batch,
+        )
+        with jax.set_mesh(self.mesh):
+            self.method = find_family(config.method).build(config, self.info)
+            self.optimizers = self._optimizers(self.method)
+            # What a frozen teacher may start from: the params of each earlier stage.
+            self._artifacts = {name: left["params"] for name, left in (artifacts or {}).items()}
+            self._init = state.make_init(self.method, self.optimizers, self.info)
+            self.key = jax.random.key(config.train.seed)
+            self.shapes = jax.eval_shape(self._init, self.key, self._artifacts)
+            self.shardings = sharding.state_shardings(self.mesh, self.shapes, config.mesh)
+        self._batch_sharding = sharding.batch_sharding(self.mesh)
+
+    def _optimizers(self, method: Method) -> Mapping[str, Optimizer]:
+        if method.optimizers:
+            return method.optimizers
+        params, _ = jax.eval_shape(method.init, jax.random.key(0), state.example_batch(self.info))
+        return {"main": Optimizer(optim.make(self.config.optimizer, params, self.info.steps))}
+
+    def init(self) -> State:
+        """The state at step 0: the same numbers on any number of devices."""
+        with jax.set_mesh(self.mesh):
+            return jax.jit(self._init, out_shardings=self.shardings)(self.key, self._artifacts)
+
+    @functools.cached_property
+    def step(self) -> Any:
+        """The compiled (state, batch) -> (state, metrics); the state's buffers are donated."""
+        with jax.set_mesh(self.mesh):
+            step = jax.jit(
+                make_step(self.method, self.optimizers),
+                donate_argnums=0,
+                out_shardings=(self.shardings, None),
+            )
+            return step.lower(self.abstract_state(), self.abstract_batch()).compile()
+
+    def batches(self, start: int) -> Iterator[Mapping[str, jax.Array]]:
+        """The global batches of the steps start, start + 1, ..., on the devices, one ahead."""
+        rows = pipeline.batches(
+            self.source,
+            seed=self.config.train.seed,
+            global_batch=self.info.global_batch,
+            start=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        placed = (self.put(batch) for batch in rows)
+        waiting = next(placed)
+        for batch in placed:
+            yield waiting
+            waiting = batch
+
+    def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This process's rows as a part of the global batch."""
+        return {
+            name: jax.make_array_from_process_local_data(self._batch_sharding, rows)
+            for name, rows in batch.items()
+        }
+
+    def abstract_state(self) -> State:
+        """The state as shapes with shardings."""
+        return jax.tree.map(
+            lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+            self.shapes,
+            self.shardings,
+        )
+
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The global batch as shapes with shardings."""
+        return {
+            name: jax.ShapeDtypeStruct(
+                (self.info.global_batch, *shape),
+                np.dtype(self.info.dtypes[name]),
+                sharding=self._batch_sharding,
+            )
+            for name, shape in self.info.shapes.items()
+        }
+
+
+def find_family(name: str) -> Any:
+    """The module of `jaxssl.methods` with that name, which exposes `build`.
+
+    Raises:
+      ConfigError: none there.
+    """
+    known = [m.name for m in pkgutil.iter_modules(methods.__path__)]
+    families = [
+        n for n in known if hasattr(importlib.import_module(f"jaxssl.methods.{n}"), "build")
+    ]
+    if name not in families:
+        raise ConfigError(f"method: no family {name!r}{near(name, families)}")
+    return importlib.import_module(f"jaxssl.methods.{name}")

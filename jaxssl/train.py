@@ -1,0 +1,314 @@
+"""The one training loop: any method, any number of devices, killed and resumed at will."""
+
+import contextlib
+import pathlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxssl import config as configs
+from jaxssl import durations, stages
+from jaxssl.checkpoint import Checkpoints
+from jaxssl.errors import ConfigError
+from jaxssl.evals.features import to_host
+from jaxssl.evaluate import Evaluator, Results
+from jaxssl.program import Program
+from jaxssl.report import report, startup
+from jaxssl.report.progress import Progress, screen
+from jaxssl.report.writers import MetricsWriter, read_json, read_metrics, write_json, write_summary
+from jaxssl.stages import Stage
+from jaxssl.state import State
+
+
+class Diverged(RuntimeError):
+    """A loss that is not finite: the step, the first such term and the last good checkpoint."""
+
+
+class Outcome(NamedTuple):
+    """How a stage ended: its last state, and what `summary.json` holds."""
+
+    state: State
+    summary: Mapping[str, Any]
+
+
+def run(config: Any, workdir: str | pathlib.Path) -> Mapping[str, Any]:
+    """Runs all stages of a config, or what is left of them, and returns the last summary.
+
+    Raises:
+      ConfigError: the config, the data or the workdir does not fit.
+      Diverged: the loss is not finite.
+    """
+    workdir = pathlib.Path(workdir).resolve()
+    plan = stages.resolve(config, workdir)
+    for stage in plan:
+        _claim(stage)
+    artifacts: dict[str, Any] = {}
+    outcome: Outcome | None = None
+    for stage in plan:
+        outcome = run_stage(stage, artifacts, last=stage is plan[-1])
+        if outcome.summary["status"] != "finished":
+            break
+        artifacts[stage.name] = stages.artifact(outcome.state)
+    assert outcome is not None
+    return outcome.summary
+
+
+def run_stage(stage: Stage, artifacts: Mapping[str, Any], last: bool = True) -> Outcome:
+    """Runs one stage to its end, or until it is told to stop."""
+    config, workdir = stage.config, stage.folder
+    main_process = jax.process_index() == 0
+
+    # ------------------------------------------------------------------ data, mesh, method
+    program = Program(config, artifacts)
+    evaluator = Evaluator(program, workdir)
+    total, batch = program.info.steps, program.info.global_batch
+    every = _Every.of(config, program.info)
+
+    # ------------------------------------------------------------------ state, or what is saved
+    # In this order:
+    #   1. a checkpoint in this workdir: go on from the newest, whatever else the config says;
+    #   2. `init_from` of the stage: a new state with the named parts of an earlier stage;
+    #   3. a new state.
+    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
+    saved = checkpoints.latest()
+    if saved is None:
+        state = stages.started(program.init(), stage, artifacts)
+    else:
+        state = checkpoints.restore(program.shapes, program.shardings)
+    start = int(state.step)
+    before = _time_before(workdir)
+
+    # ------------------------------------------------------------------ compile, start screen
+    if start < total:
+        began = time.perf_counter()
+        step = program.step
+        compiled_in = time.perf_counter() - began
+        startup_sections = startup.sections(program, state, stage.name, start, compiled_in)
+        screen(startup_sections, title=f"jaxssl: {workdir}", enabled=main_process)
+    elif main_process:
+        print(f"{workdir}: finished at step {start}; evaluating only", flush=True)
+
+    # ------------------------------------------------------------------ the loop
+    writer = MetricsWriter(workdir, resume_step=saved, enabled=main_process)
+    clock = _Clock(before)
+    results: Results = {}
+    status = "running"
+
+    def summarise(now: int, **more: Any) -> Mapping[str, Any]:
+        facts = dict(status=status, step=now, seconds=clock.total(), evals=results)
+        facts["examples_per_second"] = clock.rate(batch)
+        return write_summary(workdir, **facts, **more) if main_process else {**facts, **more}
+
+    def evaluate(now: int) -> None:
+        nonlocal results
+        with clock.paused():
+            results = evaluator(state)
+            shown = {f"eval/{name}": values["trained"] for name, values in results.items()}
+            if shown:
+                writer.write(now, shown)
+                progress.evals(now, shown)
+
+    def save(now: int, wait: bool = False) -> None:
+        with clock.paused():
+            checkpoints.save(state, wait=wait)
+            summarise(now)
+
+    with _stop_requests() as stop, Progress(total, start, enabled=main_process) as progress, writer:
+        batches = program.batches(start) if start < total else iter(())
+        pending: tuple[int, Mapping[str, jax.Array]] | None = None
+
+        def settle() -> None:
+            """Reads the metrics of the last step that was dispatched, and checks them."""
+            nonlocal pending
+            if pending is None:
+                return
+            (done, metrics), pending = pending, None
+            values = {name: np.asarray(value) for name, value in metrics.items()}
+            clock.step()
+            _check_finite(done, values, checkpoints)
+            if done % every.report == 0 or done in (start + 1, total):
+                rate = clock.window_rate(batch)
+                named = {f"train/{name}": value for name, value in values.items()}
+                writer.write(done, {**named, "perf/examples_per_second": rate})
+                progress.update(done, named, examples_per_second=rate)
+
+        try:
+            for now in range(start + 1, total + 1):
+                state, metrics = step(state, next(batches))
+                settle()  # of the step before, while the device works on this one
+                pending = now, metrics
+                evaluating = every.evals and now % every.evals == 0 and now < total
+                saving = every.checkpoint and now % every.checkpoint == 0 and now < total
+                stopping = stop.requested and now < total
+                if evaluating or saving or stopping:
+                    settle()  # nothing that is not finite is ever saved
+                if evaluating:
+                    evaluate(now)
+                if saving or stopping:
+                    save(now, wait=stopping)
+                if stopping:
+                    status = "stopped"
+                    progress.message(f"stopped at step {now}; run the same command to go on")
+                    return Outcome(state, summarise(now))
+            settle()
+        except Diverged as error:
+            status = "failed"
+            summarise(now, reason=str(error))
+            raise
+
+        # -------------------------------------------------------------- the end
+        if start < total:
+            save(total, wait=True)
+        evaluate(total)
+        status = "finished"
+        summary = summarise(
+            total, artifact=stages.content_hash(jax.tree.map(to_host, state.params))
+        )
+        if last and main_process:
+            metrics_so_far = read_metrics(workdir / "metrics.jsonl")
+            samples = evaluator.samples(state, config.report.samples)
+            report.write(
+                workdir,
+                config=configs.to_dict(config),
+                metrics=metrics_so_far,
+                summary=summary,
+                samples=samples,
+            )
+    checkpoints.close()
+    return Outcome(state, summary)
+
+
+def _claim(stage: Stage) -> None:
+    """Makes the workdir this config's own.
+
+    Raises:
+      ConfigError: it holds a run of another config, whose fields are named.
+    """
+    path = stage.folder / "config.json"
+    new = configs.to_dict(stage.config)
+    if path.exists():
+        changed = configs.differences(read_json(path), new)
+        if changed:
+            more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+            raise ConfigError(
+                f"--workdir={stage.folder}: holds a run of another config: "
+                f"{'; '.join(changed[:3])}{more}; use a new folder"
+            )
+    if jax.process_index() == 0:
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, new)
+
+
+def _check_finite(step: int, values: Mapping[str, np.ndarray], checkpoints: Checkpoints) -> None:
+    """Stops at a loss that is not finite.
+
+    NaN in another metric may only say that the metric does not exist in this phase.
+    """
+    if np.isfinite(values["loss"]):
+        return
+    terms = [n for n, v in values.items() if n not in ("loss", "gradient_norm")]
+    bad = next((n for n in terms if not np.isfinite(values[n])), "loss")
+    last = checkpoints.latest()
+    good = "no checkpoint was written" if last is None else f"last good checkpoint: step {last}"
+    raise Diverged(
+        f"step {step}: {bad} is {float(values[bad])}, loss is {float(values['loss'])}; {good}"
+    )
+
+
+def _time_before(workdir: pathlib.Path) -> float:
+    path = workdir / "summary.json"
+    return float(read_json(path)["seconds"]) if path.exists() else 0.0
+
+
+class _Every(NamedTuple):
+    """Periods in steps; 0 is never."""
+
+    report: int
+    evals: int
+    checkpoint: int
+
+    @classmethod
+    def of(cls, config: Any, info: Any) -> "_Every":
+        def steps(value: Any, field: str) -> int:
+            return durations.to_steps(
+                value,
+                num_samples=info.num_samples,
+                global_batch=info.global_batch,
+                steps=info.steps,
+                field=field,
+            )
+
+        return cls(
+            max(1, steps(config.report.every_steps, "report.every_steps")),
+            steps(config.evals.every_steps, "evals.every_steps"),
+            steps(config.checkpoint.every_steps, "checkpoint.every_steps"),
+        )
+
+
+class _Clock:
+    """Training time, without evaluations and checkpoints, and examples a second."""
+
+    def __init__(self, before: float):
+        self._before = before
+        self._began = self._window_began = time.perf_counter()
+        self._paused = 0.0
+        self._steps = self._window_steps = 0
+
+    def step(self) -> None:
+        if self._steps == 0:  # the first step also waits for the first batch
+            self._began = self._window_began = time.perf_counter()
+            self._paused = 0.0
+        self._steps += 1
+        self._window_steps += 1
+
+    def total(self) -> float:
+        return self._before + time.perf_counter() - self._began - self._paused
+
+    def rate(self, batch: int) -> float | None:
+        spent = time.perf_counter() - self._began - self._paused
+        return (self._steps - 1) * batch / spent if self._steps > 1 else None
+
+    def window_rate(self, batch: int) -> float:
+        now = time.perf_counter()
+        rate = self._window_steps * batch / max(now - self._window_began, 1e-9)
+        self._window_began, self._window_steps = now, 0
+        return rate
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        spent = time.perf_counter() - began
+        self._paused += spent
+        self._window_began += spent
+
+
+class _StopRequest:
+    requested = False
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[_StopRequest]:
+    """SIGTERM asks for a checkpoint after the step under way; a second one ends at once."""
+    request = _StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if request.requested:
+            sys.exit(128 + number)
+        request.requested = True
+
+    old = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield request
+    finally:
+        signal.signal(signal.SIGTERM, old)
