@@ -60,7 +60,7 @@ class MetricsWriter:
         kept = []
         if resume_step is not None and path.exists():
             kept = [line for step, line in _lines(path) if step <= resume_step]
-        _replace(path, "".join(line + "\n" for line in kept))
+        write_text(path, "".join(line + "\n" for line in kept))
         # Line buffering: one write to the system for each line.
         self._file = path.open("a", encoding="utf-8", buffering=1)
         # Here, not above: reading metrics or running with enabled=False needs no TensorBoard.
@@ -124,6 +124,30 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     ]
 
 
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file so that a reader sees the old content or the new one, never a part."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    # The rename itself is on disk only when the folder is.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """The same for text."""
+    write_bytes(path, text.encode("utf-8"))
+
+
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never a part.
 
@@ -132,7 +156,7 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     Raises:
       TypeError: a leaf has no JSON form; the message names its place. The old file stays.
     """
-    _replace(pathlib.Path(path), json.dumps(_plain(obj, ""), indent=2, allow_nan=False) + "\n")
+    write_text(pathlib.Path(path), json.dumps(_plain(obj, ""), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -273,22 +297,3 @@ def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
                 f'{path}:{number}: found a line that is no metrics line, expected {{"step": ...}}'
             ) from None
     return found
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    """Writes beside `path`, puts it on disk, then renames over it."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    # The rename itself is on disk only when the folder is.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
