@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class ConfigError(ValueError):
-    """Bad input: one line that names the field or file, what was found, what was expected, and the fix.
+    """Bad input: one line that names the field or file, what was found, what was expected, the fix.
 
     `jaxssl.main` prints it without a traceback and exits with code 2.
     """

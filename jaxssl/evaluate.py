@@ -106,7 +106,7 @@ class Evaluator:
 
     def samples(self, state: State, count: int) -> Samples | None:
         """Held-out images and a bank of training images, with features, for the report."""
-        if not self.active or not count:
+        if self._test is None or not count:
             return None
         train, test = self.banks(state)
         source, held_out = self.program.source, self._test

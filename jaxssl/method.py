@@ -42,7 +42,9 @@ class Aux(NamedTuple):
     metrics: Mapping[str, jax.Array]
 
 
-LossFn = Callable[[PyTree, Mapping[str, PyTree], PyTree, Batch, jax.Array, jax.Array], tuple[jax.Array, Aux]]
+LossFn = Callable[
+    [PyTree, Mapping[str, PyTree], PyTree, Batch, jax.Array, jax.Array], tuple[jax.Array, Aux]
+]
 EncodeFn = Callable[[PyTree, Mapping[str, PyTree], PyTree, Batch], Mapping[str, jax.Array]]
 
 
@@ -109,6 +111,6 @@ class Method(NamedTuple):
     init: Callable[[jax.Array, Batch], tuple[PyTree, PyTree]]
     losses: Mapping[str, LossFn]
     encoders: Mapping[str, EncodeFn]
-    teachers: Mapping[str, Teacher] = {}  # noqa: RUF012
+    teachers: Mapping[str, Teacher] = {}
     step: StepRule | None = None
-    optimizers: Mapping[str, Optimizer] = {}  # noqa: RUF012
+    optimizers: Mapping[str, Optimizer] = {}

@@ -1,7 +1,7 @@
 """The whole of what a run knows between two steps, as one pytree."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.struct
 import jax
@@ -31,6 +31,12 @@ class State:
     extra: PyTree
     optimizer: PyTree
     key: jax.Array
+
+    if TYPE_CHECKING:
+
+        def replace(self, **parts: PyTree) -> "State":
+            """The state with some parts replaced; flax adds the method."""
+            ...
 
 
 def example_batch(info: Info, size: int = 2) -> dict[str, jax.Array]:

@@ -102,7 +102,7 @@ def run_stage(stage: Stage, artifacts: Mapping[str, Any], last: bool = True) -> 
     status = "running"
 
     def summarise(now: int, **more: Any) -> Mapping[str, Any]:
-        facts = dict(status=status, step=now, seconds=clock.total(), evals=results)
+        facts: dict[str, Any] = dict(status=status, step=now, seconds=clock.total(), evals=results)
         facts["examples_per_second"] = clock.rate(batch)
         return write_summary(workdir, **facts, **more) if main_process else {**facts, **more}
 
@@ -137,7 +137,8 @@ def run_stage(stage: Stage, artifacts: Mapping[str, Any], last: bool = True) -> 
                 rate = clock.window_rate(batch)
                 named = {f"train/{name}": value for name, value in values.items()}
                 writer.write(done, {**named, "perf/examples_per_second": rate})
-                progress.update(done, named, examples_per_second=rate)
+                shown = {name: float(value) for name, value in named.items()}
+                progress.update(done, shown, examples_per_second=rate)
 
         try:
             for now in range(start + 1, total + 1):

@@ -93,7 +93,7 @@ def build(config: Any, info: Info) -> Method:
             stats = extra["batch_stats"][name]
             if "encoder" in stats:
                 variables["batch_stats"] = stats["encoder"]
-            found = networks.encoder.apply(variables, x, train=False)
+            found: Any = networks.encoder.apply(variables, x, train=False)
             return {k: v.astype(jnp.float32) for k, v in found.items()}
 
         return encode

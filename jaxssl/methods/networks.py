@@ -66,7 +66,7 @@ class Networks(NamedTuple):
     def needed(self, names: Sequence[str]) -> list[str]:
         """The heads, in order, that the outputs `names` rest on."""
         wanted, chosen = set(names), []
-        for name, head in reversed(self.heads.items()):
+        for name, head in reversed(list(self.heads.items())):
             if head.output in wanted:
                 wanted.add(head.reads)
                 chosen.append(name)

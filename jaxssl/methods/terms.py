@@ -125,7 +125,7 @@ def total(
     value, values = jnp.zeros(()), {}
     for term in terms:
         student, student_ids = _stack(outputs, ids, term.student)
-        context = {
+        context: dict[str, Any] = {
             "key": fold_name(key, term.name),
             "step": step,
             "num_global": len(set(student_ids) & set(ids.get("global", student_ids))),
