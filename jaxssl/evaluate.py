@@ -19,7 +19,7 @@ from jaxssl.state import State
 from jaxssl.step import make_ops
 
 RANK_ROWS = 2048  # held-out samples whose features are measured as a set
-Results = dict[str, dict[str, float]]
+Results = dict[str, dict[str, Any]]
 Banks = tuple[Features, Features]  # train, test
 
 
@@ -49,6 +49,7 @@ class Evaluator:
         self._check_output()
         self._workdir = workdir
         self._controls: Results | None = None
+        self._last_banks: Banks | None = None
         self._encode = jax.jit(self._features)
         self._test = data.load(program.config.data, "test") if self.active else None
 
@@ -57,7 +58,8 @@ class Evaluator:
         if not self.active:
             return {}
         controls = self.controls()
-        found = self._run({"trained": self.banks(state)})
+        self._last_banks = self.banks(state)
+        found = self._run({"trained": self._last_banks})
         return {name: {**values, **controls[name]} for name, values in found.items()}
 
     def banks(self, state: State) -> Banks:
@@ -105,12 +107,12 @@ class Evaluator:
         return state
 
     def samples(self, state: State, count: int) -> Samples | None:
-        """Held-out images and a bank of training images, with features, for the report."""
+        """Held-out images and training images with the features of the last evaluation."""
         if self._test is None or not count:
             return None
-        train, test = self.banks(state)
+        train, test = self._last_banks or self.banks(state)
         source, held_out = self.program.source, self._test
-        bank = np.sort(np.random.default_rng(0).permutation(len(train.x))[: 8 * count])
+        bank = np.sort(np.random.default_rng(0).permutation(len(train.x))[: 2 * count])
         some = np.sort(np.random.default_rng(1).permutation(len(test.x))[:count])
         return Samples(
             images=held_out.rows(test.index[some])["image"],
@@ -133,6 +135,9 @@ class Evaluator:
         for kind, (_, test) in banks.items():
             for name, value in diagnostics.rank(test.x[:RANK_ROWS]).items():
                 results.setdefault(f"features/{name}", {})[kind] = value
+        for name, values in results.items():
+            if name.startswith("features/") or name.endswith("_interval"):
+                values["better"] = None  # shown, but neither more nor less is a success
         return results
 
     def _extract(self, encode: Callable[[Any], jax.Array]) -> Banks:

@@ -172,9 +172,9 @@ def run_stage(stage: Stage, artifacts: Mapping[str, Any], last: bool = True) -> 
         summary = summarise(
             total, artifact=stages.content_hash(jax.tree.map(to_host, state.params))
         )
+        samples = evaluator.samples(state, config.report.samples) if last else None
         if last and main_process:
             metrics_so_far = read_metrics(workdir / "metrics.jsonl")
-            samples = evaluator.samples(state, config.report.samples)
             report.write(
                 workdir,
                 config=configs.to_dict(config),

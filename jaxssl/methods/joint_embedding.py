@@ -6,7 +6,7 @@ A teacher sees the groups named by its field `views` (default "global" where the
 group), with batch statistics of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from jaxssl.method import Aux, Batch, Info, Method, PyTree
 from jaxssl.methods import terms
 from jaxssl.methods.networks import Networks, head_place, order_heads
 from jaxssl.naming import fold_name
+from jaxssl.state import example_batch
 
 OPTIONS = {"batch_statistics": "all", "drop_path": 0.0}
 STATISTICS = ("all", "group", "view")
@@ -39,15 +40,19 @@ def build(config: Any, info: Info) -> Method:
     )
     ids = views.group_ids(config.views)
     loss_terms = terms.parse(config.losses, info.steps)
-    named_teachers, sees, trains = _teachers(config, ids, info.steps)
-    wanted = _wanted(loss_terms, networks, named_teachers, ids, sees)
-    drop_depth = getattr(networks.encoder, "drop_depth", 0) if options["drop_path"] else 0
+    first_group = next(iter(ids))
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
-        group = next(iter(make_views(key, batch).values()))
-        params, stats = networks.init(key, group[:, 0])
-        copies = {name: jax.tree.map(jnp.array, stats) for name in ("student", *named_teachers)}
+        images = make_views(key, batch)[first_group][:, 0]
+        params, stats = networks.init(key, images)
+        copies = {name: jax.tree.map(jnp.array, stats) for name in ("student", *config.teachers)}
         return params, {"batch_stats": copies}
+
+    named_teachers, sees, trains = _teachers(
+        config, ids, info, lambda key: init(key, example_batch(info))[0]
+    )
+    wanted = _wanted(loss_terms, networks, named_teachers, ids, sees)
+    drop_depth = getattr(networks.encoder, "drop_depth", 0) if options["drop_path"] else 0
 
     def loss(
         params: PyTree,
@@ -99,11 +104,10 @@ def build(config: Any, info: Info) -> Method:
         return encode
 
     encode = {"student": encoder_of("student")}
-    encode |= {
-        n: encoder_of(n)
-        for n in named_teachers
-        if "encoder" in config.teachers[n].get("follows", ("encoder",))
-    }
+    for name in named_teachers:
+        follows = config.teachers[name].get("follows", ())
+        if not follows or "encoder" in follows:
+            encode[name] = encoder_of(name)
     method = Method(init, {"main": loss}, encode, named_teachers)
     _check_microbatches(config, method, info)
     return method
@@ -138,7 +142,9 @@ def _networks(config: Any, options: Mapping[str, Any], dtype: Any) -> Networks:
     )
 
 
-def _teachers(config: Any, ids: Mapping[str, Any], steps: int) -> tuple[Any, Any, Any]:
+def _teachers(
+    config: Any, ids: Mapping[str, Any], info: Info, fresh: Callable[[jax.Array], PyTree]
+) -> tuple[Any, Any, Any]:
     """The teachers; the groups of views that each sees; whether its batch norm trains."""
     built, sees, trains = {}, {}, {}
     for name in config.teachers:
@@ -154,7 +160,7 @@ def _teachers(config: Any, ids: Mapping[str, Any], steps: int) -> tuple[Any, Any
         if mode not in ("train", "eval"):
             raise ConfigError(f"teachers.{name}.mode: {mode!r}; expected 'train' or 'eval'")
         trains[name] = mode == "train"
-        built[name] = teachers.make(entry, steps, field=f"teachers.{name}")
+        built[name] = teachers.make(entry, info.steps, f"teachers.{name}", info=info, fresh=fresh)
     return built, sees, trains
 
 
@@ -213,8 +219,6 @@ def _check_microbatches(config: Any, method: Method, info: Info) -> None:
         return
     if batch % k:
         raise ConfigError(f"train.microbatches: {k} does not divide the batch of {batch}")
-    from jaxssl.state import example_batch
-
     _, extra = jax.eval_shape(method.init, jax.random.key(0), example_batch(info))
     normed = sorted(extra["batch_stats"]["student"])
     if normed:

@@ -15,7 +15,7 @@ Sections = list[tuple[str, Sequence[tuple[str, Any]]]]
 
 def sections(program: Any, state: Any, stage: str, start: int, compile_seconds: float) -> Sections:
     """The rows of the start screen, for `jaxssl.report.progress.screen`."""
-    config, info = program.config, program.info
+    config = program.config
     method: list[tuple[str, Any]] = [("family", config.method)]
     if config.preset:
         method.append(("preset", config.preset))
@@ -28,7 +28,7 @@ def sections(program: Any, state: Any, stage: str, start: int, compile_seconds: 
         ("networks", _networks(program, state.params)),
         ("views", _views(config)),
         ("data", _data(program)),
-        ("optimizer", _optimizer(config, info)),
+        ("optimizer", _optimizer(program)),
         ("run", _run(program, start)),
         ("step", _step(program, compile_seconds)),
     ]
@@ -85,11 +85,19 @@ def _data(program: Any) -> list[tuple[str, Any]]:
     ]
 
 
-def _optimizer(config: Any, info: Any) -> list[tuple[str, Any]]:
+def _optimizer(program: Any) -> list[tuple[str, Any]]:
+    config, info = program.config, program.info
     rate = optim.learning_rate_at(config.optimizer, info.steps)
     points = sorted({0, info.steps // 10, info.steps // 2, info.steps - 1})
     values = ", ".join(f"{float(rate(s)):.2e} at step {s:,}" for s in points)
-    return [("rule", config.optimizer.name), ("learning rate", values)]
+    rows: list[tuple[str, Any]] = [("rule", config.optimizer.name), ("learning rate", values)]
+    if not program.method.optimizers:
+        for row in optim.describe(config.optimizer, program.shapes.params, info.steps):
+            factors = sorted({f"x{f:g}" for f in row.learning_rate})
+            decays = "decayed" if row.decays else "not decayed"
+            size = f"{human.count(row.params)} in {row.leaves} leaves"
+            rows.append((row.group, f"{size}, {decays}, rate {' to '.join(factors)}"))
+    return rows
 
 
 def _run(program: Any, start: int) -> list[tuple[str, Any]]:
