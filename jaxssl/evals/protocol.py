@@ -12,9 +12,6 @@ from typing import Any
 import jaxssl.evals
 from jaxssl.errors import ConfigError, near
 
-# Modules of this package that are no evaluators.
-_PARTS = ("features", "protocol", "diagnostics", "logistic", "alarms")
-
 
 def evaluator(name: str) -> ModuleType:
     """The module `jaxssl.evals.<name>`, which has `evaluate` and `PROTOCOL`.
@@ -23,10 +20,14 @@ def evaluator(name: str) -> ModuleType:
       ConfigError: there is none of that name.
     """
     names = [info.name for info in pkgutil.iter_modules(jaxssl.evals.__path__)]
-    known = [found for found in names if found not in _PARTS]
-    if name not in known:
-        raise ConfigError(f"evals.{name}: no such evaluator{near(name, known)}")
-    return importlib.import_module(f"jaxssl.evals.{name}")
+    if name in names:
+        module = importlib.import_module(f"jaxssl.evals.{name}")
+        if hasattr(module, "PROTOCOL"):
+            return module
+    # Only now is every module imported, to tell the evaluators from the parts they share.
+    modules = {found: importlib.import_module(f"jaxssl.evals.{found}") for found in names}
+    known = [found for found, module in modules.items() if hasattr(module, "PROTOCOL")]
+    raise ConfigError(f"evals.{name}: no such evaluator{near(name, known)}")
 
 
 def resolve(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
