@@ -5,14 +5,12 @@ Arrays: `jpeg`, uint8, all image files one after another; `offsets`, int64 [N + 
 """
 
 import hashlib
-import io
 import pathlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from jaxssl.data.source import Options, Source, options, split_names
+from jaxssl.data.source import EncodedSource, Options, options, split_names
 from jaxssl.errors import ConfigError
 
 
@@ -22,7 +20,7 @@ def open(config: Any, split: str) -> "PackedJpeg":
     return PackedJpeg(file, f"packed_jpeg {file.stem}", options(config))
 
 
-class PackedJpeg(Source):
+class PackedJpeg(EncodedSource):
     """The images of one packed file; the encoded bytes stay in memory."""
 
     def __init__(self, file: pathlib.Path, name: str, opts: Options):
@@ -39,14 +37,10 @@ class PackedJpeg(Source):
             names = names or tuple(range(int(self.labels.max()) + 1))
         super().__init__(name, len(self.offsets) - 1, names, opts, identity.hexdigest())
 
-    def encoded(self, i: int) -> bytes:
-        """The image file of sample i."""
-        return self.bytes[self.offsets[i] : self.offsets[i + 1]].tobytes()
-
-    def read(self, i: int) -> tuple[Image.Image, int | None]:
-        """Sample i, to be decoded."""
-        label = None if self.labels is None else int(self.labels[i])
-        return Image.open(io.BytesIO(self.encoded(i))), label
+    def encoded(self, i: int) -> tuple[bytes, int | None]:
+        """The bytes and the label of sample i."""
+        content = self.bytes[self.offsets[i] : self.offsets[i + 1]].tobytes()
+        return content, None if self.labels is None else int(self.labels[i])
 
 
 def _find(path: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path:

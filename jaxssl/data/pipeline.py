@@ -6,6 +6,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from jaxssl.data.order import Order
 from jaxssl.data.source import Source
 from jaxssl.errors import ConfigError
 
@@ -16,7 +17,7 @@ Transform = Callable[[Batch], Batch]
 def plan(num_samples: int, *, seed: int, global_batch: int) -> grain.MapDataset:
     """The endless plan of a run: element s is the sample ids [B] of the global batch of step s.
 
-    Shuffle, then batch, then repeat: each epoch is a new order of all N samples, cut into
+    Shuffled, then batched, then repeated: each epoch is a new order of all N samples, cut into
     N // B batches (what is left over waits for another epoch), so no sample is twice in a batch.
 
     >>> plan(10, seed=0, global_batch=5)[7].shape
@@ -30,8 +31,7 @@ def plan(num_samples: int, *, seed: int, global_batch: int) -> grain.MapDataset:
             f"train.global_batch: {global_batch} does not fit a data set of {num_samples} samples; "
             f"expected 1 to {num_samples}"
         )
-    order = grain.MapDataset.range(num_samples).seed(seed).shuffle()
-    return order.batch(global_batch, drop_remainder=True).repeat()
+    return grain.MapDataset.source(Order(num_samples, global_batch, seed))
 
 
 def dataset(

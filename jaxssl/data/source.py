@@ -2,12 +2,13 @@
 
 import abc
 import hashlib
+import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from jaxssl.errors import ConfigError, near
 
@@ -154,8 +155,8 @@ class Source(abc.ABC):
         present = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
         if needed > present / 2:
             raise ConfigError(
-                f"data.cache: 'memory' would take {needed:.0f} GiB for {self.name}, and this machine "
-                f"has {present:.0f}; set data.cache=none or a smaller data.size"
+                f"data.cache: 'memory' would take {needed:.0f} GiB for {self.name}, and this "
+                f"machine has {present:.0f}; set data.cache=none or a smaller data.size"
             )
         return self._arrays(len(self))
 
@@ -218,6 +219,27 @@ class ArraySource(Source):
     def _new_cache(self) -> "_Cache | None":
         # The arrays themselves are what a cache would hold, unless images are resized.
         return None if self._as_stored() else super()._new_cache()
+
+
+class EncodedSource(Source):
+    """A source of image files (JPEG, PNG, ...), wherever their bytes come from."""
+
+    @property
+    def stored(self) -> bool:
+        """Whether samples are the image files as they are, neither resized nor converted."""
+        return self._options.size == 0 and self._options.channels == 0
+
+    @abc.abstractmethod
+    def encoded(self, i: int) -> tuple[bytes, int | None]:
+        """The bytes of the image file of sample i, and its label."""
+
+    def read(self, i: int) -> tuple[Image.Image, int | None]:
+        """Sample i, opened; its pixels are decoded when they are asked for."""
+        content, label = self.encoded(i)
+        try:
+            return Image.open(io.BytesIO(content)), label
+        except UnidentifiedImageError as error:
+            raise ConfigError(f"data.path: sample {i} of {self.name} is not an image") from error
 
 
 def fit(image: Image.Image | Array, opts: Options) -> Array:

@@ -1,0 +1,58 @@
+"""TensorFlow Datasets through `tfds.data_source`, which needs no TensorFlow: `tfds:<name>`.
+
+The data must have been prepared in a format with random access (ArrayRecord); preparing it is the
+one thing that needs TensorFlow.
+"""
+
+import pathlib
+from typing import Any
+
+from jaxssl.data.source import EncodedSource, Options, options, split_names
+from jaxssl.errors import ConfigError, near
+
+
+def open(config: Any, split: str) -> "Tfds":
+    """Opens the prepared data set `<name>` under `data.path` (the `data_dir` of TFDS)."""
+    import tensorflow_datasets as tfds
+
+    name = str(config.source).partition(":")[2]
+    path = pathlib.Path(config.get("path", "") or tfds.core.constants.DATA_DIR).expanduser()
+    remedy = f"to make it: tfds build {name} --data_dir={path} --file_format=array_record"
+    if not name or not (path / name.partition(":")[0].partition("/")[0]).is_dir():
+        prepared = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+        raise ConfigError(
+            f"data.source: no TFDS data set {name!r} in data.path={path}{near(name, prepared)}; {remedy}"
+        )
+    builder = tfds.builder(name, data_dir=str(path))
+    wanted, splits = split_names(config, split), builder.info.splits
+    stored = next((n for n in wanted if n.partition("[")[0] in splits), None)
+    if stored is None:
+        found = f"it has {', '.join(splits)}" if splits else f"it was not prepared; {remedy}"
+        raise ConfigError(f"data.{split}_split: {wanted[0]!r} is not in {path / name}: {found}")
+    features = builder.info.features
+    if "image" not in features:
+        found = ", ".join(features)
+        raise ConfigError(f"data.source: {name!r} has the features {found}; expected 'image'")
+    try:
+        records = builder.as_data_source(stored, decoders={"image": tfds.decode.SkipDecoding()})
+    except NotImplementedError as error:
+        raise ConfigError(
+            f"data.source: {name!r} in {path} is {builder.info.file_format}, which has no random "
+            f"access; {remedy}"
+        ) from error
+    labels = getattr(features["label"], "names", None) if "label" in features else None
+    full_name = f"tfds {builder.info.full_name} {stored}"
+    return Tfds(records, full_name, tuple(labels or ()), options(config))
+
+
+class Tfds(EncodedSource):
+    """The records of one split; their images stay encoded until they are read."""
+
+    def __init__(self, records: Any, name: str, labels: tuple[str, ...], opts: Options):
+        self.records = records
+        super().__init__(name, len(records), labels, opts, None)
+
+    def encoded(self, i: int) -> tuple[bytes, int | None]:
+        """The bytes and the label of sample i; a set without class names counts as unlabelled."""
+        record = self.records[i]
+        return record["image"], int(record["label"]) if self.label_names else None
