@@ -1,7 +1,7 @@
 """ArrayRecord files: any source, rewritten for fast random access on any file system.
 
-A folder holds `<split>-00000-of-00004.array_record`, ... and `info.json` (the class names). A record
-is the label (int32, little endian, -1: none) followed by the bytes of an image file. To make one:
+A folder holds `<split>-00000-of-00004.array_record`, ... and `info.json`, the class names. A record
+is the label (int32, little endian, -1: none), then the bytes of an image file. To make one:
 
   python -m jaxssl.data.array_record --source=image_folder --path=IMAGES --out=RECORDS --size=256
 """

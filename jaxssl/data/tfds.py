@@ -21,7 +21,8 @@ def open(config: Any, split: str) -> "Tfds":
     if not name or not (path / name.partition(":")[0].partition("/")[0]).is_dir():
         prepared = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
         raise ConfigError(
-            f"data.source: no TFDS data set {name!r} in data.path={path}{near(name, prepared)}; {remedy}"
+            f"data.source: no TFDS data set {name!r} in data.path={path}"
+            f"{near(name, prepared)}; {remedy}"
         )
     builder = tfds.builder(name, data_dir=str(path))
     wanted, splits = split_names(config, split), builder.info.splits
