@@ -9,6 +9,7 @@ import pytest
 
 from jaxssl import encoders
 from jaxssl.encoders.convnext import GlobalResponseNorm
+from jaxssl.encoders.resnet import ResBlock
 from jaxssl.errors import ConfigError
 
 NETS = {
@@ -21,12 +22,20 @@ X = np.float32(np.random.default_rng(1).normal(size=(4, 8, 8, 3)))
 
 
 def make(name, dtype=jnp.float32, **fields):
-    """A network narrow enough for a test, and its variables."""
+    """A network narrow enough for a test, and variables of which none is zero or idle."""
     net = encoders.build(NETS[name] | fields, dtype=dtype)
     if name == "resnet":
         net = net.clone(width=8, blocks=(1, 1))
-    init = lambda key: net.init(key, X, train=True)
-    return net, jax.jit(init)(jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: net.init(key, X, train=True), jax.random.key(0))
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1].key in ("mean", "var"):
+            return np.full(leaf.shape, path[-1].key == "var", np.float32)
+        scale = np.prod(leaf.shape[:-1]) ** -0.5 if leaf.ndim > 1 else 0.3
+        return np.float32(rng.normal(0, scale, leaf.shape) + (path[-1].key == "scale"))
+
+    return net, jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="capture")
@@ -95,24 +104,19 @@ def test_no_bias_before_batch_norm():
     assert set(variables["params"]["conv1"]) == {"kernel"}
 
 
-def test_zero_initialised_residual_branches():
-    net, variables = make("resnet")
-    block = variables["params"]["stage0_block0"]
-    assert not block["norm_last"]["scale"].any()
-    assert block["norm0"]["scale"].all()
-    dropped = evaluate(net, variables, X, np.zeros((4, net.drop_depth)))
-    kept = evaluate(net, variables, X, np.ones((4, net.drop_depth)))
-    np.testing.assert_array_equal(dropped["tokens"], kept["tokens"])
+@pytest.mark.parametrize("zero", [True, False])
+def test_residual_branches_start_at_zero_on_request(zero):
+    block = ResBlock(8, 1, False, zero, jnp.float32)
+    x = np.abs(X[..., :1]) * np.ones(8, np.float32)
+    init = lambda key: block.init_with_output(key, x, False, None)
+    out, variables = jax.jit(init)(jax.random.key(0))
+    assert np.array_equal(out, x) == zero
+    assert np.all(variables["params"]["norm0"]["scale"])
 
 
 @pytest.mark.parametrize("name", ["resnet", "convnext", "convnext2"])
 def test_drop_path_is_per_sample(name):
-    fields = {"resnet": {"zero_init_last": False}, "convnext": {"layer_scale": 1.0}}.get(name, {})
-    net, variables = make(name, **fields)
-    if name == "resnet":
-        assert np.all(variables["params"]["stage0_block0"]["norm_last"]["scale"])
-    # Larger kernels, so that the branches count.
-    variables = jax.tree.map(lambda x: np.asarray(x) * (3 if x.ndim > 1 else 1), variables)
+    net, variables = make(name)
     pooled = lambda keep: np.asarray(evaluate(net, variables, X, keep)["pooled"])
     keep = np.array([[1], [0], [1], [1]]) * np.ones(net.drop_depth)
     full, mixed = pooled(np.ones_like(keep)), pooled(keep)
@@ -125,7 +129,9 @@ def test_global_response_norm():
     """A channel's response is its L2 norm over the places, relative to the mean channel's."""
     grn = GlobalResponseNorm(jnp.float32)
     x = np.float32(np.random.default_rng(0).normal(size=(2, 3, 3, 4)))
-    np.testing.assert_allclose(jax.jit(grn.init_with_output)(jax.random.key(0), x)[0], x)
+    np.testing.assert_allclose(
+        grn.apply({"params": {"scale": np.zeros(4), "bias": np.zeros(4)}}, x), x
+    )
     scale, bias = np.array([0.5, 1, 2, 0], np.float32), np.array([0, 1, 0, 0], np.float32)
     g = np.linalg.norm(x.reshape(2, 9, 4), axis=1)
     response = (g / g.mean(-1, keepdims=True))[:, None, None]
