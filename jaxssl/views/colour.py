@@ -59,10 +59,12 @@ def adjust_hue(image: jax.Array, turn: jax.Array | float) -> jax.Array:
     value = image.max(axis=-1)
     chroma = value - image.min(axis=-1)
     over = 1.0 / jnp.where(chroma > 0, chroma, 1.0)
+    # Not `value == red`: where the compiler rounds one of the two differently, it takes the wrong
+    # branch. At ties of these comparisons the branches agree.
     sixths = jnp.where(
-        value == red,
+        (red >= green) & (red >= blue),
         (green - blue) * over,
-        jnp.where(value == green, 2.0 + (blue - red) * over, 4.0 + (red - green) * over),
+        jnp.where(green >= blue, 2.0 + (blue - red) * over, 4.0 + (red - green) * over),
     )
     sixths = sixths + 6.0 * turn
     # Back without a table: channel n is v - v s max(0, min(k, 4 - k, 1)), k = (n + 6 h) mod 6.

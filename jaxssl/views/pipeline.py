@@ -77,8 +77,12 @@ def build(
             image = _make_view(groups[name], jax.random.fold_in(key, number), image)
             return colour.normalize(image, mean, std).astype(dtype)
 
-        of_sample = jax.vmap(view, (None, None, 0))
-        return jax.vmap(of_sample, (0, 0, None))(keys, pixels, jnp.asarray(ids[name], jnp.uint32))
+        # Samples outside, views inside: merging them as (b v) then keeps a sharded batch in place.
+        of_batch = jax.vmap(jax.vmap(view, (None, None, 0)), (0, 0, None))
+        try:
+            return of_batch(keys, pixels, jnp.asarray(ids[name], jnp.uint32))
+        except ConfigError as error:
+            raise ConfigError(f"views.{name}.{error}") from None
 
     return make
 
@@ -114,38 +118,37 @@ def evaluation_view(
 
 def _make_view(group: Group, key: jax.Array, image: jax.Array) -> jax.Array:
     """One view [size, size, c] of one float image, not yet normalised."""
-
-    def key_of(name: str) -> jax.Array:
-        return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
-
     transforms = dict(group.transforms)
+    # A key depends on the name alone; folding all names at once compiles one hash, not one each.
+    salts = np.array([zlib.crc32(name.encode()) for name in transforms], np.uint32)
+    keys = dict(zip(transforms, jax.vmap(jax.random.fold_in, (None, 0))(key, salts)))
     frame = "crop" if "crop" in transforms else "pad_crop"
     if frame in transforms:
-        image = transforms.pop(frame)(key_of(frame), image, group.size)
+        image = transforms.pop(frame)(keys[frame], image, group.size)
     else:
         image = geometry.resize(image, group.size)
     affine, elastic = transforms.pop("affine", None), transforms.pop("elastic", None)
     for name in ("flip", "vertical_flip"):
         if name in transforms:
-            image = transforms.pop(name)(key_of(name), image)
+            image = transforms.pop(name)(keys[name], image)
     if affine or elastic:
-        image = _warp(affine, elastic, key_of, image)
+        image = _warp(affine, elastic, keys, image)
     for name, transform in transforms.items():
-        image = transform(key_of(name), image)
+        image = transform(keys[name], image)
     return image
 
 
 def _warp(
     affine: Affine | None,
     elastic: Elastic | None,
-    key_of: Callable[[str], jax.Array],
+    keys: Mapping[str, jax.Array],
     image: jax.Array,
 ) -> jax.Array:
     inverse = shift = displacement = None
     if affine:
-        inverse, shift = affine.sample(key_of("affine"))
+        inverse, shift = affine.sample(keys["affine"])
     if elastic:
-        displacement = elastic.sample(key_of("elastic"), image.shape[0])
+        displacement = elastic.sample(keys["elastic"], image.shape[0])
     fill = (affine or elastic).fill  # type: ignore[union-attr]
     return geometry.warp(image, inverse, shift, displacement, fill)
 
