@@ -27,9 +27,7 @@ EVERYTHING = {
         "count": 1,
         "size": 6,
         "pad_crop": {"padding": 2},
-        "vertical_flip": 0.5,
         "affine": {"rotation": 10.0},
-        "elastic": {"sigma": 0.02},
         "grayscale": 0.2,
         "solarize": {"probability": 0.2},
     },
@@ -208,8 +206,6 @@ def test_transforms_of_zero_strength_change_nothing():
         noise={"sigma": 0.0},
     )
     np.testing.assert_allclose(got, plain, atol=1e-6)
-    got, plain = one(crop={"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}, jitter={"hue": (0.0, 1e-9)})
-    np.testing.assert_allclose(got, plain, atol=1e-5)
 
 
 def test_certain_transforms_always_apply():
@@ -257,10 +253,6 @@ def test_evaluation_view_normalises_and_resizes():
     small = views.evaluation_view(image, size=4, mean=mean, std=std)
     want = jax.image.resize(jnp.asarray(want, jnp.float32), (2, 4, 4, 3), "linear", antialias=True)
     np.testing.assert_allclose(small, want, atol=1e-5)
-    views_too, _ = one(channels=3)
-    np.testing.assert_allclose(
-        views_too, views.evaluation_view(batch_of(3, 8)["image"], size=8, mean=0.0, std=1.0)
-    )
 
 
 @pytest.mark.parametrize(
