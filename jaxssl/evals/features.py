@@ -164,17 +164,19 @@ def to_host(array: jax.Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
-def place(features: Features) -> Placed:
-    """Features on the device, sharded over the mesh that is set (`jax.set_mesh`), if one is."""
+def place(features: Features, multiple: int = 1) -> Placed:
+    """Features on the device, sharded over the mesh that is set (`jax.set_mesh`), if one is.
+
+    The rows of every shard are a multiple of `multiple`.
+    """
     mesh = jax.sharding.get_mesh()
-    if mesh.empty:
-        weight = jnp.ones(len(features.x), jnp.float32)
-        return Placed(jnp.asarray(features.x), jnp.asarray(features.y), weight)
-    sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
-    extra = -len(features.x) % _shards(mesh)
+    extra = -len(features.x) % (multiple if mesh.empty else multiple * _shards(mesh))
+    sharding = None if mesh.empty else NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
     def put(array: np.ndarray) -> jax.Array:
         array = np.pad(array, [(0, extra)] + [(0, 0)] * (array.ndim - 1))
+        if sharding is None:
+            return jnp.asarray(array)
         return jax.make_array_from_callback(array.shape, sharding, lambda where: array[where])
 
     present = np.ones(len(features.x), np.float32)

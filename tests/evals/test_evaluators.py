@@ -66,6 +66,16 @@ def test_knn_ignores_length_but_not_the_centre(banks):
     assert knn.evaluate(*moved, num_classes=K) != expected
 
 
+@pytest.mark.parametrize("k", [1, 20, 90])
+def test_the_search_by_groups_is_an_exact_top_k(k):
+    similarity = np.random.default_rng(0).normal(size=(7, 128)).astype(np.float32)
+    similarity[:, 100:] = -np.inf  # padding of the bank
+    nearest, where = knn._top_k(similarity, k)
+    order = np.argsort(-similarity, axis=1)[:, :k]
+    np.testing.assert_array_equal(where, order)
+    np.testing.assert_array_equal(nearest, np.take_along_axis(similarity, order, axis=1))
+
+
 def test_knn_survives_a_tiny_temperature_and_refuses_a_tiny_bank(banks):
     train, test = banks
     sharp = knn.evaluate(train, test, num_classes=K, temperature=1e-4)
