@@ -94,7 +94,8 @@ def _cifar10(config: Any) -> None:
     config.views = {"global": dict(count=2, size=24, **recipe)}
     config.train.update(steps=1600, global_batch=256)
     config.optimizer.update(learning_rate=("warmup_cosine", 2e-3, 100, 2e-6), weight_decay=0.05)
-    config.evals.update(bank=20_000, linear=None, fewshot=None)
+    config.evals.bank = 20_000
+    config.evals.linear = config.evals.fewshot = None
     config.checkpoint.update(every_steps=400)
 
 
@@ -113,8 +114,8 @@ def _imagenette(config: Any) -> None:
     config.views = {"global": dict(count=4, size=128, **recipe)}
     config.train.update(epochs=800, global_batch=256, precision="bfloat16")
     config.optimizer.update(learning_rate=("warmup_cosine", 2e-3, 36, 2e-6), weight_decay=0.05)
-    config.evals.update(every_steps={"epochs": 50})
-    config.checkpoint.update(every_steps={"epochs": 10})
+    config.evals.every_steps = 50 * 36  # 36 steps an epoch
+    config.checkpoint.every_steps = 10 * 36
 
 
 def _imagenet1k(size: str, patch: int, batch: int) -> Callable[[Any], None]:
@@ -131,15 +132,14 @@ def _imagenet1k(size: str, patch: int, batch: int) -> Callable[[Any], None]:
         }
         config.method_options = dict(drop_path=0.1)
         config.train.update(epochs=100, global_batch=batch, precision="bfloat16")
-        # 10 epochs of warm-up.
-        warmup = 10 * (1_281_167 // batch)
+        epoch = 1_281_167 // batch
         config.optimizer.update(
-            learning_rate=("warmup_cosine", 5e-4, warmup, 5e-7), weight_decay=0.05
+            learning_rate=("warmup_cosine", 5e-4, 10 * epoch, 5e-7), weight_decay=0.05
         )
-        config.evals.update(
-            every_steps={"epochs": 10}, size=224, bank=100_000, test=20_000, fewshot=None
-        )
-        config.checkpoint.update(every_steps={"epochs": 1})
+        config.evals.update(size=224, bank=100_000, test=20_000)
+        config.evals.every_steps = 10 * epoch
+        config.evals.fewshot = None
+        config.checkpoint.every_steps = epoch
         config.report.update(every_steps=50)
 
     return fill
@@ -151,7 +151,7 @@ def _vit(size: str, patch: int, image: int) -> dict[str, Any]:
     return dict(
         name="vit",
         size=size,
-        patch_size=patch,
+        patch=patch,
         image_size=image,
         pool="cls",
         scan=large,

@@ -24,6 +24,17 @@ from jaxssl.evals import protocol
 OPEN = ("encoder", "student", "teachers", "losses", "views", "method_options")
 # Sections whose readers check every field themselves.
 CHECKED_BY_READER = ("optimizer", "evals")
+# (section, field, least value) of whole numbers.
+LEAST = (
+    ("train", "global_batch", 1),
+    ("train", "microbatches", 1),
+    ("evals", "every_steps", 0),
+    ("evals", "calibration_batches", 0),
+    ("checkpoint", "every_steps", 0),
+    ("checkpoint", "keep", 1),
+    ("report", "every_steps", 1),
+    ("report", "samples", 0),
+)
 # What a resumed run may change: none of it moves a parameter.
 FREE_ON_RESUME = ("mesh.", "evals.", "checkpoint.", "report.", "data.path", "data.cache")
 
@@ -106,6 +117,8 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     try:
         config = make(preset) if preset else make()
     except AttributeError as error:
+        if "locked" not in str(error) and "Did you mean" not in str(error):
+            raise  # a fault of the file's own code, not a field that is not there
         # A locked ConfigDict names the key and the near one; its text spans lines.
         line = str(error).strip("'\"").replace("\\n", " ").split("Other fields")[0].strip()
         raise ConfigError(f"--config={path}: {line}") from error
@@ -124,9 +137,10 @@ def validate(config: ConfigDict) -> None:
     _check(config, skeleton(), "")
     if not config.method:
         raise ConfigError("method: empty; expected the name of a family in jaxssl/methods")
-    for field in ("global_batch", "microbatches"):
-        if config.train[field] < 1:
-            raise ConfigError(f"train.{field}: {config.train[field]}; expected at least 1")
+    for section, field, least in LEAST:
+        if config[section][field] < least:
+            found = config[section][field]
+            raise ConfigError(f"{section}.{field}: {found}; expected at least {least}")
     if config.train.precision not in ("float32", "bfloat16"):
         raise ConfigError(
             f"train.precision: {config.train.precision!r}; expected 'float32' or 'bfloat16'"

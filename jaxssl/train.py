@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxssl import config as configs
-from jaxssl import durations, stages
+from jaxssl import stages
 from jaxssl.checkpoint import Checkpoints
 from jaxssl.errors import ConfigError
 from jaxssl.evals.features import to_host
@@ -69,7 +69,6 @@ def run_stage(stage: Stage, artifacts: Mapping[str, Any], last: bool = True) -> 
     program = Program(config, artifacts)
     evaluator = Evaluator(program, workdir)
     total, batch = program.info.steps, program.info.global_batch
-    every = _Every.of(config, program.info)
 
     # ------------------------------------------------------------------ state, or what is saved
     # In this order:
@@ -133,7 +132,7 @@ def run_stage(stage: Stage, artifacts: Mapping[str, Any], last: bool = True) -> 
             values = {name: np.asarray(value) for name, value in metrics.items()}
             clock.step()
             _check_finite(done, values, checkpoints)
-            if done % every.report == 0 or done in (start + 1, total):
+            if done % config.report.every_steps == 0 or done in (start + 1, total):
                 rate = clock.window_rate(batch)
                 named = {f"train/{name}": value for name, value in values.items()}
                 writer.write(done, {**named, "perf/examples_per_second": rate})
@@ -145,8 +144,8 @@ def run_stage(stage: Stage, artifacts: Mapping[str, Any], last: bool = True) -> 
                 state, metrics = step(state, next(batches))
                 settle()  # of the step before, while the device works on this one
                 pending = now, metrics
-                evaluating = every.evals and now % every.evals == 0 and now < total
-                saving = every.checkpoint and now % every.checkpoint == 0 and now < total
+                evaluating = _due(now, config.evals.every_steps) and now < total
+                saving = _due(now, config.checkpoint.every_steps) and now < total
                 stopping = stop.requested and now < total
                 if evaluating or saving or stopping:
                     settle()  # nothing that is not finite is ever saved
@@ -223,34 +222,13 @@ def _check_finite(step: int, values: Mapping[str, np.ndarray], checkpoints: Chec
     )
 
 
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
 def _time_before(workdir: pathlib.Path) -> float:
     path = workdir / "summary.json"
     return float(read_json(path)["seconds"]) if path.exists() else 0.0
-
-
-class _Every(NamedTuple):
-    """Periods in steps; 0 is never."""
-
-    report: int
-    evals: int
-    checkpoint: int
-
-    @classmethod
-    def of(cls, config: Any, info: Any) -> "_Every":
-        def steps(value: Any, field: str) -> int:
-            return durations.to_steps(
-                value,
-                num_samples=info.num_samples,
-                global_batch=info.global_batch,
-                steps=info.steps,
-                field=field,
-            )
-
-        return cls(
-            max(1, steps(config.report.every_steps, "report.every_steps")),
-            steps(config.evals.every_steps, "evals.every_steps"),
-            steps(config.checkpoint.every_steps, "checkpoint.every_steps"),
-        )
 
 
 class _Clock:

@@ -2,11 +2,15 @@
 
 import os
 import pathlib
+import tempfile
 
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+# Tests build the same small programs again and again; each is compiled once.
+jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="jaxssl-tests-"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

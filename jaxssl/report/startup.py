@@ -67,7 +67,7 @@ def _views(config: Any) -> list[tuple[str, Any]]:
     rows = []
     for name, group in config.views.items():
         text = f"{group.count} x {group.size} px"
-        patch = config.encoder.get("patch_size", 0)
+        patch = config.encoder.get("patch", 0) if config.encoder.name == "vit" else 0
         if patch:
             text += f", {(group.size // patch) ** 2} patches a view"
         rows.append((name, text))

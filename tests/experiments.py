@@ -1,0 +1,58 @@
+"""Every experiment, and its `digits` preset made small enough for a test."""
+
+import pathlib
+import runpy
+
+from ml_collections import ConfigDict
+
+from jaxssl import config as configs
+from jaxssl.config import merged
+
+FOLDER = pathlib.Path(__file__).resolve().parent.parent / "experiments"
+NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
+
+
+def load(name: str, preset: str = "digits", *overrides: str) -> ConfigDict:
+    """The config of an experiment as the command line would give it."""
+    return configs.load(f"{FOLDER / name}.py:{preset}", overrides)
+
+
+def presets(name: str) -> tuple[str, ...]:
+    """The presets that an experiment names."""
+    return tuple(runpy.run_path(str(FOLDER / f"{name}.py"))["PRESETS"])
+
+
+def small(name: str, **changes: object) -> ConfigDict:
+    """The `digits` preset with a tiny encoder, narrow heads, few slices and 20 steps."""
+    config = load(name)
+    shrunk: dict[str, object] = {
+        "train.steps": 20,
+        "train.global_batch": 32,
+        "encoder.widths": (8, 16),
+        "encoder.strides": (1, 2),
+        "evals.every_steps": 0,
+        "evals.linear": None,
+        "evals.fewshot": None,
+        "evals.calibration_batches": 2,
+        "checkpoint.every_steps": 0,
+        "mesh.min_shard_elements": 1,
+        "report.every_steps": 1,
+        "report.samples": 32,
+    }
+    for head in config.student:
+        if "widths" in config.student[head]:
+            last = config.student[head].widths[-1]
+            shrunk[f"student.{head}.widths"] = (16, min(last, 16))
+    for term in config.losses:
+        if "num_slices" in config.losses[term]:
+            shrunk[f"losses.{term}.num_slices"] = 16
+    return merged(config, shrunk | changes)
+
+
+def without_batch_norm(config: ConfigDict) -> ConfigDict:
+    """The same config with norms that see one sample at a time, as microbatches need."""
+    changes: dict[str, object] = {"encoder.norm": "group"}
+    for head in config.student:
+        if config.student[head].get("norm") == "batch":
+            changes[f"student.{head}.norm"] = "layer"
+    return merged(config, changes)

@@ -1,0 +1,195 @@
+"""What every experiment must hold: the one test that a new method passes."""
+
+import functools
+
+import experiments
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxssl import train
+from jaxssl.errors import ConfigError
+from jaxssl.method import Info
+from jaxssl.naming import named_leaves
+from jaxssl.program import Program, find_family
+from jaxssl.report.writers import read_metrics
+from jaxssl.state import example_batch
+
+STEPS = 20
+
+
+def metrics_of(config, devices, steps=STEPS):
+    """(initial state, metrics of each step, last state), on the host."""
+    program = Program(config, devices=jax.devices()[:devices])
+    state = program.init()
+    first = on_host(state)
+    log, batches = [], program.batches(0)
+    for _ in range(steps):
+        state, metrics = program.step(state, next(batches))
+        log.append({k: float(v) for k, v in metrics.items()})
+    return first, log, on_host(state)
+
+
+def on_host(state):
+    raw = state.replace(key=jax.random.key_data(state.key))
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(raw).items()}
+
+
+@functools.cache
+def on_one_device(name):
+    return metrics_of(experiments.small(name), 1)
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("devices, fsdp", [(8, 1), (8, 4)])
+def test_numbers_do_not_depend_on_the_devices(name, devices, fsdp):
+    first, log, _ = on_one_device(name)
+    config = experiments.small(name, **{"mesh.fsdp": fsdp})
+    other_first, other_log, _ = metrics_of(config, devices)
+    for leaf, value in first.items():
+        np.testing.assert_array_equal(value, other_first[leaf], err_msg=leaf)
+    for step, (a, b) in enumerate(zip(log, other_log)):
+        for metric in a:
+            np.testing.assert_allclose(
+                b[metric], a[metric], rtol=1e-5, atol=1e-7, err_msg=f"step {step + 1}: {metric}"
+            )
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_learns_without_nan(name):
+    _, log, last = on_one_device(name)
+    assert np.isfinite([list(entry.values()) for entry in log]).all()
+    assert all(np.isfinite(v).all() for v in last.values() if v.dtype.kind == "f")
+    assert log[-1]["loss"] < log[0]["loss"]
+
+
+class Killed(Exception):
+    """Stands for a kill between two steps."""
+
+
+def run(config, workdir, kill_at=None, monkeypatch=None):
+    """Runs a config to its end, or to a kill after the metrics of step `kill_at` are read."""
+    if kill_at is None:
+        return train.run(config, workdir)
+    check = train._check_finite
+
+    def killing(step, *rest):
+        if step == kill_at:
+            raise Killed
+        check(step, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_check_finite", killing)
+        with pytest.raises(Killed):
+            train.run(config, workdir)
+
+
+def rows(workdir):
+    """step -> metrics, without those that measure time."""
+    found = {}
+    for row in read_metrics(workdir / "metrics.jsonl"):
+        kept = {k: v for k, v in row.items() if not k.startswith("perf/")}
+        found.setdefault(row["step"], {}).update(kept)
+    return found
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_killed_and_resumed_is_never_killed(name, tmp_path, monkeypatch, capsys):
+    config = experiments.small(name, **{"train.steps": 8, "checkpoint.every_steps": 3})
+    whole = run(config, tmp_path / "whole")
+    run(config, tmp_path / "cut", kill_at=5, monkeypatch=monkeypatch)
+    resumed = run(config, tmp_path / "cut")
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    assert resumed["artifact"] == whole["artifact"]  # the params, bit for bit
+    assert resumed["evals"] == whole["evals"]
+    assert "resumed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_microbatches_keep_the_loss_and_its_gradient(name):
+    config = experiments.without_batch_norm(experiments.small(name))
+    one, parts = (
+        Program(experiments.merged(config, {"train.microbatches": k}), devices=jax.devices()[:1])
+        for k in (1, 4)
+    )
+    state = one.init()
+    batch = next(one.batches(0))
+
+    def value_and_grad(program, state, batch):
+        def loss(params):
+            key, step = jax.random.key(1), jnp.int32(0)
+            seen = {
+                n: t.read(state.teachers[n], params, state.extra, step)
+                for n, t in program.method.teachers.items()
+            }
+            return program.method.losses["main"](params, seen, state.extra, batch, key, step)[0]
+
+        return jax.value_and_grad(loss)(state.params)
+
+    with jax.set_mesh(one.mesh):
+        (a, da), (b, db) = (
+            jax.jit(functools.partial(value_and_grad, p))(state, batch) for p in (one, parts)
+        )
+    np.testing.assert_allclose(b, a, rtol=1e-5)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(da))
+    for leaf, x in named_leaves(da).items():
+        np.testing.assert_allclose(named_leaves(db)[leaf], x, atol=1e-5 * scale, err_msg=leaf)
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_microbatches_refuse_batch_norm(name):
+    config = experiments.small(name, **{"train.microbatches": 2})
+    if experiments.without_batch_norm(config) == config:
+        pytest.skip("no batch norm in this method")
+    with pytest.raises(ConfigError, match=r"train\.microbatches.*batch normalisation"):
+        Program(config, devices=jax.devices()[:1])
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_an_unknown_key_is_refused_with_the_near_name(name):
+    with pytest.raises(ConfigError, match=r"train\.step.*did you mean 'train\.steps'"):
+        experiments.load(name, "digits", "--config.train.step=3")
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_every_encoder_encodes(name):
+    config = experiments.small(name)
+    program = Program(config, devices=jax.devices()[:1])
+    with jax.set_mesh(program.mesh):
+        state = program.init()
+        batch = next(program.batches(0))
+        seen = {
+            n: t.read(state.teachers[n], state.params, state.extra, state.step)
+            for n, t in program.method.teachers.items()
+        }
+        for encode in program.method.encoders.values():
+            out = jax.jit(encode)(state.params, seen, state.extra, batch)
+            assert out["pooled"].shape[0] == config.train.global_batch
+            assert np.isfinite(out["pooled"]).all() and float(out["pooled"].std()) > 0
+
+
+def presets():
+    """(name, preset) of all experiments."""
+    return [(name, preset) for name in experiments.NAMES for preset in experiments.presets(name)]
+
+
+@pytest.mark.parametrize("name, preset", presets())
+def test_every_preset_builds_at_its_full_size(name, preset):
+    config = experiments.load(name, preset)
+    size = config.data.size
+    channels = len(config.data.mean)
+    shapes = {"index": (), "image": (size, size, channels), "label": ()}
+    dtypes = {"index": "int32", "image": "uint8", "label": "int32"}
+    info = Info(shapes, dtypes, 10_000, 10, 1_000, 10, config.train.global_batch)
+    method = find_family(config.method).build(config, info)
+    batch = jax.eval_shape(lambda: example_batch(info, config.train.global_batch))
+    params, extra = jax.eval_shape(method.init, jax.random.key(0), batch)
+    seen = {
+        n: jax.eval_shape(t.init, jax.random.key(0), params, extra, {})
+        for n, t in method.teachers.items()
+    }
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    for loss in method.losses.values():
+        value, _ = jax.eval_shape(loss, params, seen, extra, batch, jax.random.key(0), step)
+        assert value.shape == () and value.dtype == jnp.float32
