@@ -45,6 +45,7 @@ def skeleton() -> ConfigDict:
     A *number* may be a schedule: a tuple that `jaxssl.schedules.make` understands.
     """
     config = ConfigDict(type_safe=False)
+    config.name = ""  # of the experiment: the config file's, unless it sets one
     config.method = ""  # the family: jaxssl/methods/<method>.py
     config.preset = ""  # the scale this config was made for
     config.train = dict(
@@ -122,6 +123,8 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
         # A locked ConfigDict names the key and the near one; its text spans lines.
         line = str(error).strip("'\"").replace("\\n", " ").split("Other fields")[0].strip()
         raise ConfigError(f"--config={path}: {line}") from error
+    with config.unlocked():
+        config.name = config.name or pathlib.Path(path).stem
     for override in overrides:
         _override(config, override)
     validate(config)

@@ -131,7 +131,7 @@ class Evaluator:
 
     def _run(self, banks: Mapping[str, Banks]) -> Results:
         with jax.set_mesh(self.program.mesh):
-            results = evals.run(self.config, banks, self.program.info.num_classes)
+            results: Results = evals.run(self.config, banks, self.program.info.num_classes)
         for kind, (_, test) in banks.items():
             for name, value in diagnostics.rank(test.x[:RANK_ROWS]).items():
                 results.setdefault(f"features/{name}", {})[kind] = value

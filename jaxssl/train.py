@@ -135,7 +135,8 @@ def run_stage(stage: Stage, artifacts: Mapping[str, Any], last: bool = True) -> 
             if done % config.report.every_steps == 0 or done in (start + 1, total):
                 rate = clock.window_rate(batch)
                 named = {f"train/{name}": value for name, value in values.items()}
-                writer.write(done, {**named, "perf/examples_per_second": rate})
+                speed = {} if rate is None else {"perf/examples_per_second": rate}
+                writer.write(done, {**named, **speed})
                 shown = {name: float(value) for name, value in named.items()}
                 progress.update(done, shown, examples_per_second=rate)
 
@@ -254,9 +255,11 @@ class _Clock:
         spent = time.perf_counter() - self._began - self._paused
         return (self._steps - 1) * batch / spent if self._steps > 1 else None
 
-    def window_rate(self, batch: int) -> float:
+    def window_rate(self, batch: int) -> float | None:
         now = time.perf_counter()
-        rate = self._window_steps * batch / max(now - self._window_began, 1e-9)
+        spent = now - self._window_began
+        # The clock starts with the first step's end: no window to speak of yet.
+        rate = self._window_steps * batch / spent if self._steps > 1 and spent > 0 else None
         self._window_began, self._window_steps = now, 0
         return rate
 

@@ -122,7 +122,7 @@ def _render(
     samples: Samples | None,
 ) -> pathlib.Path:
     evals = summary.get("evals") or {}
-    name = str(config.get("method") or "run")
+    name = str(config.get("name") or config.get("method") or "run")
     fields = pprint.pformat(dict(config), width=110, sort_dicts=False)
     body = [
         *_headline(name, config, summary, evals),

@@ -16,7 +16,7 @@ Sections = list[tuple[str, Sequence[tuple[str, Any]]]]
 def sections(program: Any, state: Any, stage: str, start: int, compile_seconds: float) -> Sections:
     """The rows of the start screen, for `jaxssl.report.progress.screen`."""
     config = program.config
-    method: list[tuple[str, Any]] = [("family", config.method)]
+    method: list[tuple[str, Any]] = [("name", config.name), ("family", config.method)]
     if config.preset:
         method.append(("preset", config.preset))
     if stage:
