@@ -42,7 +42,8 @@ class Checkpoints:
         """Writes `state` under its own step, unless that step is there already."""
         step = int(state.step)
         if self.latest() != step:
-            self._checkpointer.save_async(step, _storable(state))
+            # Without `force` a save is skipped, without a word, while another is being written.
+            self._checkpointer.save_async(step, _storable(state), force=True)
         if wait:
             self.wait()
 
