@@ -60,13 +60,25 @@ def run(config: Any, workdir: str | pathlib.Path) -> Mapping[str, Any]:
     return outcome.summary
 
 
-def run_stage(stage: Stage, artifacts: Mapping[str, Any], last: bool = True) -> Outcome:
-    """Runs one stage to its end, or until it is told to stop."""
+def run_stage(
+    stage: Stage,
+    artifacts: Mapping[str, Any],
+    last: bool = True,
+    program: Program | None = None,
+) -> Outcome:
+    """Runs one stage to its end, or until it is told to stop.
+
+    Args:
+      stage: from `stages.resolve`.
+      artifacts: what earlier stages left, by name.
+      last: whether to write the report.
+      program: of the stage's config, where there is one already; its step compiles only once.
+    """
     config, workdir = stage.config, stage.folder
     main_process = jax.process_index() == 0
 
     # ------------------------------------------------------------------ data, mesh, method
-    program = Program(config, artifacts)
+    program = program or Program(config, artifacts)
     evaluator = Evaluator(program, workdir)
     total, batch = program.info.steps, program.info.global_batch
 
