@@ -125,9 +125,9 @@ def record(
                 evals=_collected(f"{own_name}:{own_preset}", [s["evals"] for _, s, _ in found]),
             )
         )
-    identity = lambda r: (r["experiment"], r["preset"], json.dumps(r["changes"]))
-    merged = {identity(r): r for r in [*results(root), *made]}
-    kept = [merged[key] for key in sorted(merged)]
+    identity = lambda r: (r["experiment"], r["preset"], len(r["changes"]), str(r["changes"]))
+    kept = [r for r in results(root) if identity(r) not in map(identity, made)]
+    kept = sorted([*kept, *made], key=identity)
     (root / "experiments" / "results.json").write_text(json.dumps(kept, indent=1) + "\n")
     return kept
 
