@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import json
 import pathlib
+import re
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -22,12 +23,15 @@ from jaxssl.evals import protocol
 
 # Sections whose entries are named by the config itself; the family that reads them checks them.
 OPEN = ("encoder", "student", "teachers", "losses", "views", "method_options")
+# How deep the fields lie in them: those of the named entries are one level further down.
+FIELDS_FROM = {name: 1 if name in ("encoder", "method_options") else 2 for name in OPEN}
 # Sections whose readers check every field themselves.
 CHECKED_BY_READER = ("optimizer", "evals")
 # (section, field, least value) of whole numbers.
 LEAST = (
     ("train", "global_batch", 1),
     ("train", "microbatches", 1),
+    ("train", "seed", 0),
     ("evals", "every_steps", 0),
     ("evals", "calibration_batches", 0),
     ("checkpoint", "every_steps", 0),
@@ -50,7 +54,7 @@ def skeleton() -> ConfigDict:
     config.preset = ""  # the scale this config was made for
     config.train = dict(
         steps=0,  # exactly one of steps, epochs, examples
-        epochs=0,
+        epochs=0.0,
         examples=0,
         global_batch=128,  # B, over all devices and processes; never changed by itself
         microbatches=1,  # k: the same loss with 1/k of the activations
@@ -117,12 +121,19 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
         raise ConfigError(f"--config={path}: no preset {preset!r}; get_config takes none")
     try:
         config = make(preset) if preset else make()
-    except AttributeError as error:
-        if "locked" not in str(error) and "Did you mean" not in str(error):
+    except (AttributeError, KeyError) as error:
+        # A locked ConfigDict names the key, all the others, and the near one, on several lines.
+        text = str(error.args[0]).strip("'")
+        key, locked, rest = text.partition(" does not exist and cannot be added")
+        if not locked:
             raise  # a fault of the file's own code, not a field that is not there
-        # A locked ConfigDict names the key and the near one; its text spans lines.
-        line = str(error).strip("'\"").replace("\\n", " ").split("Other fields")[0].strip()
-        raise ConfigError(f"--config={path}: {line}") from error
+        hint = re.search(r"Did you mean .(\w+)", rest)
+        did_you_mean = f"; did you mean {hint[1]!r}?" if hint else ""
+        line = f"--config={path}: get_config: {key} does not exist{did_you_mean}"
+        raise ConfigError(line) from error
+    if not isinstance(config, ConfigDict):
+        found = type(config).__name__
+        raise ConfigError(f"--config={path}: get_config gave a {found}, expected a ConfigDict")
     with config.unlocked():
         config.name = config.name or pathlib.Path(path).stem
     for override in overrides:
@@ -144,6 +155,12 @@ def validate(config: ConfigDict) -> None:
         if config[section][field] < least:
             found = config[section][field]
             raise ConfigError(f"{section}.{field}: {found}; expected at least {least}")
+    if config.train.seed >= 2**32:
+        raise ConfigError(f"train.seed: {config.train.seed}; expected less than 2**32")
+    for field in ("mean", "std"):
+        if not all(_is_number(x) and (field == "mean" or x > 0) for x in config.data[field]):
+            wanted = "numbers" if field == "mean" else "numbers above zero"
+            raise ConfigError(f"data.{field}: {config.data[field]}; expected {wanted}")
     if config.train.precision not in ("float32", "bfloat16"):
         raise ConfigError(
             f"train.precision: {config.train.precision!r}; expected 'float32' or 'bfloat16'"
@@ -168,7 +185,14 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def merged(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
-    """A copy of `config` with `{"a.b": value}` changes; unknown keys are refused."""
+    """A copy of `config` with `{"a.b": value}` changes, as the command line makes them.
+
+    A section whose entries the config names (`losses`, `views`, ...) takes fields that it does not
+    hold yet, which its reader checks, and loses an entry that becomes None.
+
+    Raises:
+      ConfigError: an unknown key, or a value of another type.
+    """
     copy = config.copy_and_resolve_references()
     with copy.unlocked():
         for key, value in changes.items():
@@ -178,6 +202,8 @@ def merged(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
 
 def _import(path: str) -> ModuleType:
     file = pathlib.Path(path)
+    if file.suffix != ".py":
+        raise ConfigError(f"--config={path}: expected a Python file, FILE.py[:PRESET]")
     if not file.is_file():
         siblings = (
             [str(p) for p in sorted(file.parent.glob("*.py"))] if file.parent.is_dir() else []
@@ -193,10 +219,7 @@ def _import(path: str) -> ModuleType:
 def _override(config: ConfigDict, text: str) -> None:
     key, equals, value = text.removeprefix("--config.").partition("=")
     if not text.startswith("--config.") or not equals:
-        flags = ["--config", "--workdir"]
-        raise ConfigError(
-            f"{text}: unknown argument; expected --config.key=value{near(text, flags)}"
-        )
+        raise ConfigError(f"{text}: unknown argument; expected --config.key=value")
     try:
         parsed: Any = ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -206,8 +229,11 @@ def _override(config: ConfigDict, text: str) -> None:
 
 def _assign(config: ConfigDict, key: str, value: Any) -> None:
     *parents, last = key.split(".")
+    fields_from = FIELDS_FROM.get(parents[0] if parents else "", len(parents) + 1)
     node: Any = config
     for depth, name in enumerate([*parents, last]):
+        if isinstance(node, ConfigDict) and depth == len(parents) >= fields_from:
+            break  # a field of an open section: its reader knows whether there is one
         if not isinstance(node, ConfigDict) or name not in node:
             where = ".".join(parents[:depth])
             known = (
@@ -219,8 +245,13 @@ def _assign(config: ConfigDict, key: str, value: Any) -> None:
             raise ConfigError(f"--config.{key}: unknown key {full!r}{near(full, known)}")
         if depth < len(parents):
             node = node[name]
-    _expect(f"--config.{key}", value, node[last])
-    if isinstance(node[last], float) and isinstance(value, int) and not isinstance(value, bool):
+    old = node.get(last)
+    _expect(f"--config.{key}", value, old)
+    if parents and parents[0] in OPEN and value is None and isinstance(old, ConfigDict):
+        with node.unlocked():
+            del node[last]
+        return
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     with node.unlocked():
         node[last] = value

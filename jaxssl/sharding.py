@@ -83,7 +83,7 @@ def state_shardings(mesh: Mesh, shapes: PyTree, config: Any) -> PyTree:
     Raises:
       ConfigError: an unknown rule, or one that does not fit its leaf.
     """
-    rules = [(re.compile(pattern), rule) for pattern, rule in config.rules]
+    rules = [_rule(entry) for entry in config.rules]
 
     def sharding(path: Any, leaf: Any) -> NamedSharding:
         name = path_name(path)
@@ -91,6 +91,20 @@ def state_shardings(mesh: Mesh, shapes: PyTree, config: Any) -> PyTree:
         return NamedSharding(mesh, _spec(mesh, name, leaf.shape, rule, config.min_shard_elements))
 
     return jax.tree_util.tree_map_with_path(sharding, shapes)
+
+
+def _rule(entry: Any) -> tuple[re.Pattern[str], Any]:
+    """A compiled (regex, rule), whose rule is a name or a tuple."""
+    try:
+        pattern, rule = entry
+        if not isinstance(rule, str | tuple | list):
+            raise TypeError(f"{rule!r} is no rule")
+        return re.compile(pattern), rule
+    except (TypeError, ValueError, re.error) as error:
+        raise ConfigError(
+            f"mesh.rules: {entry!r}; expected (regex, 'replicate', 'fsdp' or a tuple of axes): "
+            f"{error}"
+        ) from None
 
 
 def _spec(mesh: Mesh, name: str, shape: tuple[int, ...], rule: Any, smallest: int) -> PartitionSpec:

@@ -14,6 +14,7 @@ may start from any earlier stage. A config without stages is one stage, in the w
 
 import hashlib
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from jaxssl import config as configs
 from jaxssl.errors import ConfigError, near
+from jaxssl.evals.features import to_host
 from jaxssl.naming import named_leaves
 from jaxssl.state import State
 
@@ -50,25 +52,43 @@ def resolve(config: Any, workdir: pathlib.Path) -> list[Stage]:
         return [Stage("", config, workdir, "", ())]
     stages: list[Stage] = []
     for i, entry in enumerate(config.stages):
-        field, entry = f"stages[{i}]", dict(entry)
+        field = f"stages[{i}]"
+        if not hasattr(entry, "items"):
+            raise ConfigError(f"{field}: found {entry!r}, expected fields {', '.join(FIELDS)}")
+        entry = dict(entry)
         for key in entry:
             if key not in FIELDS:
                 raise ConfigError(f"{field}.{key}: unknown field{near(key, FIELDS)}")
         names = [stage.name for stage in stages]
-        name, source = entry.get("name", ""), entry.get("init_from", "")
-        if not name or name in names:
-            raise ConfigError(f"{field}.name: found {name!r}; expected a name not yet used")
+        name, source = str(entry.get("name", "")), entry.get("init_from", "")
+        if not re.fullmatch(r"[\w-]+", name) or name in names:  # it is a folder's name, too
+            raise ConfigError(
+                f"{field}.name: found {name!r}; expected letters, digits, _ or -, not yet used"
+            )
         if source and source not in names:
             raise ConfigError(
                 f"{field}.init_from: no earlier stage {source!r}{near(source, names)}"
             )
-        take = tuple(entry.get("take", ("params",)))
+        take = entry.get("take", ("params",))
+        if not isinstance(take, tuple | list):
+            raise ConfigError(f"{field}.take: found {take!r}, expected a tuple of parts")
         for part in take:
             if part.split("/")[0] not in TAKEN:
                 raise ConfigError(f"{field}.take: no part {part!r}{near(part, TAKEN)}")
-        own = configs.merged(config, {**entry.get("changes", {}), "stages": ()})
-        stages.append(Stage(name, own, workdir / f"{i}-{name}", source, take))
+        own = _changed(config, entry.get("changes", {}), field)
+        stages.append(Stage(name, own, workdir / f"{i}-{name}", source, tuple(take)))
     return stages
+
+
+def _changed(config: Any, changes: Any, field: str) -> Any:
+    if not hasattr(changes, "items"):
+        raise ConfigError(f"{field}.changes: found {changes!r}, expected keys and values")
+    try:
+        own = configs.merged(config, {**changes, "stages": ()})
+        configs.validate(own)
+    except ConfigError as error:
+        raise ConfigError(f"{field}.changes: {error}") from None
+    return own
 
 
 def started(state: State, stage: Stage, artifacts: Mapping[str, PyTree]) -> State:
@@ -79,12 +99,35 @@ def started(state: State, stage: Stage, artifacts: Mapping[str, PyTree]) -> Stat
     """
     if not stage.init_from:
         return state
+    check_start(state, stage, artifacts)
     source = artifacts[stage.init_from]
     for part in stage.take:
         top, *path = part.split("/")
-        new = _replaced(getattr(state, top), source[top], path, part)
-        state = state.replace(**{top: new})
+        state = state.replace(**{top: _replaced(getattr(state, top), source[top], path)})
     return state
+
+
+def check_start(state: State, stage: Stage, artifacts: Mapping[str, PyTree]) -> None:
+    """Compares the parts that the stage takes with what there is; shapes are enough.
+
+    Raises:
+      ConfigError: a part that is not there, or a leaf of another shape.
+    """
+    shapes = lambda tree: {n: (x.shape, str(x.dtype)) for n, x in named_leaves(tree).items()}
+    for part in stage.take if stage.init_from else ():
+        top, *path = part.split("/")
+        old, new = getattr(state, top), artifacts[stage.init_from][top]
+        for name in path:
+            if name not in old or name not in new:
+                raise ConfigError(f"stages: take {part!r}: no {name!r}{near(name, old)}")
+            old, new = old[name], new[name]
+        here, there = shapes(old), shapes(new)
+        for name in sorted(here.keys() | there.keys()):
+            if here.get(name) != there.get(name):
+                raise ConfigError(
+                    f"stages: take {part!r}: {name or part} is {there.get(name, 'absent')} there, "
+                    f"{here.get(name, 'absent')} here"
+                )
 
 
 def artifact(state: State) -> dict[str, PyTree]:
@@ -105,19 +148,9 @@ def content_hash(tree: PyTree) -> str:
     return digest.hexdigest()[:12]
 
 
-def _replaced(old: PyTree, new: PyTree, path: list[str], part: str) -> PyTree:
+def _replaced(old: PyTree, new: PyTree, path: list[str]) -> PyTree:
     if path:
         head, *rest = path
-        if head not in old or head not in new:
-            raise ConfigError(f"stages: take {part!r}: no {head!r}{near(head, old)}")
-        return {**old, head: _replaced(old[head], new[head], rest, part)}
-    shapes = lambda tree: {n: (x.shape, x.dtype) for n, x in named_leaves(tree).items()}
-    a, b = shapes(old), shapes(new)
-    for name in sorted(a.keys() | b.keys()):
-        if a.get(name) != b.get(name):
-            raise ConfigError(
-                f"stages: take {part!r}: {name} is {b.get(name, 'absent')} there, "
-                f"{a.get(name, 'absent')} here"
-            )
+        return {**old, head: _replaced(old[head], new[head], rest)}
     # A copy: the new state is donated to its first step, and the old one stays an artifact.
-    return jax.tree.map(lambda x, y: jax.device_put(np.asarray(y), x.sharding), old, new)
+    return jax.tree.map(lambda x, y: jax.device_put(to_host(y), x.sharding), old, new)

@@ -6,12 +6,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxssl import config as configs
 from jaxssl import stages
@@ -48,7 +49,9 @@ def run(config: Any, workdir: str | pathlib.Path) -> Mapping[str, Any]:
     workdir = pathlib.Path(workdir).resolve()
     plan = stages.resolve(config, workdir)
     for stage in plan:
-        _claim(stage)
+        _refuse_other_run(stage)
+    if len(plan) > 1:
+        _rehearse(plan)
     artifacts: dict[str, Any] = {}
     outcome: Outcome | None = None
     for stage in plan:
@@ -74,27 +77,39 @@ def run_stage(
       last: whether to write the report.
       program: of the stage's config, where there is one already; its step compiles only once.
     """
-    config, workdir = stage.config, stage.folder
-    main_process = jax.process_index() == 0
+    program = program or Program(stage.config, artifacts)
+    evaluator = Evaluator(program, stage.folder)
+    _claim(stage)  # only now: a config that does not fit leaves nothing behind
+    folder, keep = stage.folder / "checkpoints", stage.config.checkpoint.keep
+    with _stop_requests() as stop, contextlib.closing(Checkpoints(folder, keep)) as checkpoints:
+        return _train(stage, artifacts, last, program, evaluator, checkpoints, stop)
 
-    # ------------------------------------------------------------------ data, mesh, method
-    program = program or Program(config, artifacts)
-    evaluator = Evaluator(program, workdir)
+
+def _train(
+    stage: Stage,
+    artifacts: Mapping[str, Any],
+    last: bool,
+    program: Program,
+    evaluator: Evaluator,
+    checkpoints: Checkpoints,
+    stop: "_StopRequest",
+) -> Outcome:
+    config, workdir = stage.config, stage.folder
     total, batch = program.info.steps, program.info.global_batch
+    main_process = jax.process_index() == 0
 
     # ------------------------------------------------------------------ state, or what is saved
     # In this order:
     #   1. a checkpoint in this workdir: go on from the newest, whatever else the config says;
     #   2. `init_from` of the stage: a new state with the named parts of an earlier stage;
     #   3. a new state.
-    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
     saved = checkpoints.latest()
     if saved is None:
         state = stages.started(program.init(), stage, artifacts)
     else:
         state = checkpoints.restore(program.shapes, program.shardings)
     start = int(state.step)
-    before = _time_before(workdir)
+    seconds_before, rate_before = _speed_before(workdir)
 
     # ------------------------------------------------------------------ compile, start screen
     if start < total:
@@ -108,13 +123,13 @@ def run_stage(
 
     # ------------------------------------------------------------------ the loop
     writer = MetricsWriter(workdir, resume_step=saved, enabled=main_process)
-    clock = _Clock(before)
+    clock = _Clock(seconds_before)
     results: Results = {}
     status = "running"
 
     def summarise(now: int, **more: Any) -> Mapping[str, Any]:
         facts: dict[str, Any] = dict(status=status, step=now, seconds=clock.total(), evals=results)
-        facts["examples_per_second"] = clock.rate(batch)
+        facts["examples_per_second"] = clock.rate(batch) or rate_before
         return write_summary(workdir, **facts, **more) if main_process else {**facts, **more}
 
     def evaluate(now: int) -> None:
@@ -131,7 +146,7 @@ def run_stage(
             checkpoints.save(state, wait=wait)
             summarise(now)
 
-    with _stop_requests() as stop, Progress(total, start, enabled=main_process) as progress, writer:
+    with Progress(total, start, enabled=main_process) as progress, writer:
         batches = program.batches(start) if start < total else iter(())
         pending: tuple[int, Mapping[str, jax.Array]] | None = None
 
@@ -159,7 +174,7 @@ def run_stage(
                 pending = now, metrics
                 evaluating = _due(now, config.evals.every_steps) and now < total
                 saving = _due(now, config.checkpoint.every_steps) and now < total
-                stopping = stop.requested and now < total
+                stopping = stop.reached(now) and now < total
                 if evaluating or saving or stopping:
                     settle()  # nothing that is not finite is ever saved
                 if evaluating:
@@ -194,54 +209,87 @@ def run_stage(
                 summary=summary,
                 samples=samples,
             )
-    checkpoints.close()
     return Outcome(state, summary)
+
+
+def _refuse_other_run(stage: Stage) -> None:
+    """Refuses a workdir that is not this config's own.
+
+    Raises:
+      ConfigError: it holds a run of another config, whose fields are named.
+    """
+    path = stage.folder / "config.json"
+    if not path.exists():
+        return
+    changed = configs.differences(read_json(path), configs.to_dict(stage.config))
+    if changed:
+        more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+        raise ConfigError(
+            f"--workdir={stage.folder}: holds a run of another config: "
+            f"{'; '.join(changed[:3])}{more}; use a new folder"
+        )
 
 
 def _claim(stage: Stage) -> None:
     """Makes the workdir this config's own.
 
     Raises:
-      ConfigError: it holds a run of another config, whose fields are named.
+      ConfigError: it cannot be made or written.
     """
-    path = stage.folder / "config.json"
-    new = configs.to_dict(stage.config)
-    if path.exists():
-        changed = configs.differences(read_json(path), new)
-        if changed:
-            more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
-            raise ConfigError(
-                f"--workdir={stage.folder}: holds a run of another config: "
-                f"{'; '.join(changed[:3])}{more}; use a new folder"
-            )
     if jax.process_index() == 0:
-        stage.folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, new)
+        try:
+            stage.folder.mkdir(parents=True, exist_ok=True)
+            write_json(stage.folder / "config.json", configs.to_dict(stage.config))
+        except OSError as error:
+            raise ConfigError(f"--workdir={stage.folder}: {error.strerror}") from error
+
+
+def _rehearse(plan: Sequence[Stage]) -> None:
+    """Builds every stage on the shapes that earlier ones would leave: a fault in the last stage
+    shows before the first is trained.
+
+    Raises:
+      ConfigError: as `run_stage` would, later.
+    """
+    shapes: dict[str, Any] = {}
+    for stage in plan:
+        program = Program(stage.config, shapes)
+        Evaluator(program)
+        stages.check_start(program.shapes, stage, shapes)
+        shapes[stage.name] = stages.artifact(program.shapes)
 
 
 def _check_finite(step: int, values: Mapping[str, np.ndarray], checkpoints: Checkpoints) -> None:
-    """Stops at a loss that is not finite.
+    """Stops at a loss or a gradient that is not finite, before it reaches a checkpoint.
 
     NaN in another metric may only say that the metric does not exist in this phase.
     """
-    if np.isfinite(values["loss"]):
+    totals = [name for name in ("loss", "gradient_norm") if name in values]
+    bad = [name for name in totals if not np.isfinite(values[name])]
+    if not bad:
         return
-    terms = [n for n, v in values.items() if n not in ("loss", "gradient_norm")]
-    bad = next((n for n in terms if not np.isfinite(values[n])), "loss")
+    if bad[0] == "loss":  # the term that made it so, if one did
+        bad = [n for n, v in values.items() if n not in totals and not np.isfinite(v)] + bad
+    shown = ", ".join(
+        f"{name} is {float(values[name])}" for name in dict.fromkeys((bad[0], "loss"))
+    )
+    checkpoints.wait()
     last = checkpoints.latest()
     good = "no checkpoint was written" if last is None else f"last good checkpoint: step {last}"
-    raise Diverged(
-        f"step {step}: {bad} is {float(values[bad])}, loss is {float(values['loss'])}; {good}"
-    )
+    raise Diverged(f"step {step}: {shown}; {good}")
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _time_before(workdir: pathlib.Path) -> float:
+def _speed_before(workdir: pathlib.Path) -> tuple[float, float | None]:
+    """Seconds and examples a second of this run before it was interrupted."""
     path = workdir / "summary.json"
-    return float(read_json(path)["seconds"]) if path.exists() else 0.0
+    if not path.exists():
+        return 0.0, None
+    summary = read_json(path)
+    return float(summary["seconds"]), summary["examples_per_second"]
 
 
 class _Clock:
@@ -287,12 +335,22 @@ class _Clock:
 class _StopRequest:
     requested = False
 
+    def reached(self, step: int) -> bool:
+        """Whether to stop after `step`: the same answer on all processes, whichever was asked.
+
+        With several, JAX's runtime takes the signal and agrees on a step, in the background.
+        """
+        if jax.process_count() > 1:
+            return bool(multihost_utils.reached_preemption_sync_point(step))
+        return self.requested
+
 
 @contextlib.contextmanager
 def _stop_requests() -> Iterator[_StopRequest]:
     """SIGTERM asks for a checkpoint after the step under way; a second one ends at once."""
     request = _StopRequest()
-    if threading.current_thread() is not threading.main_thread():
+    mine = threading.current_thread() is threading.main_thread() and jax.process_count() == 1
+    if not mine:
         yield request
         return
 
