@@ -4,11 +4,15 @@ import os
 import pathlib
 import tempfile
 
+# Tests run many tiny programs once: they spend their time in the compiler, most of it in
+# optimisations that such programs never earn back.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
-# Tests build the same small programs again and again; each is compiled once.
+# And they build the same programs again and again; each is compiled once.
 jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="jaxssl-tests-"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
