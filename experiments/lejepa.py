@@ -4,6 +4,16 @@ Balestriero, LeCun (2025), LeJEPA: provable and scalable self-supervised learnin
 heuristics, arXiv 2511.08544.
 
   python -m jaxssl.main --config=experiments/lejepa.py --workdir=runs/lejepa
+
+scikit-learn's digits; on 2 CPU cores less than 5 minutes; held-out 5-shot accuracy of at least 95 %
+(raw pixels 85 %, random init 72 %).
+
+  python -m jaxssl.main --config=experiments/lejepa.py:cifar10 --workdir=runs/lejepa-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10; on 2 CPU cores less than 25 minutes; kNN accuracy at least 14
+points above random init. The control without the regulariser collapses below random init:
+
+  ... --config.losses.sigreg.weight=0 --config.losses.prediction.weight=1
 """
 
 from ml_collections import ConfigDict
@@ -11,21 +21,26 @@ from ml_collections import ConfigDict
 from jaxssl import base
 
 PRESETS = tuple(base.VISION)
-# lambda, projection width P, hidden width of the projector, slices S
+# preset -> (lambda, hidden widths of the projector, projection width P, slices S)
 SCALES = {
-    "digits": (0.02, 16, 256, 256),
-    "cifar10": (0.02, 32, 512, 256),
-    "imagenette": (0.02, 16, 2048, 256),
+    "digits": (0.02, (256, 256), 16, 256),
+    "cifar10": (0.02, (512,), 32, 256),
+    "imagenette": (0.02, (2048, 2048), 16, 256),
 }
-HEADLINE = (0.05, 64, 2048, 1024)
+HEADLINE = (0.05, (2048, 2048), 64, 1024)
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
     config = base.vision(preset)
-    weight, width, hidden, slices = SCALES.get(preset, HEADLINE)
-    depth = 1 if preset == "cifar10" else 2
+    weight, hidden, width, slices = SCALES.get(preset, HEADLINE)
     config.method = "joint_embedding"
-    config.student.projector = dict(name="mlp", widths=(*(hidden,) * depth, width), norm="batch")
+    projector = dict(name="mlp", widths=(*hidden, width), norm="batch")
+    if config.encoder.name == "vit":
+        config.student.embedding = dict(
+            name="linear", width=512, reads="pooled", output="embedding"
+        )
+        projector |= dict(reads="embedding")
+    config.student.projector = projector
     config.losses.prediction = dict(
         fn="lejepa_prediction", student="projection", pairs="all", weight=1 - weight
     )

@@ -14,7 +14,8 @@ A combinator takes losses and gives a loss:
 | `sliced(test)` | the mean over directions of a univariate test of (z, directions) |
 | `sum_of(**fns)` | the sum, and each term by its name |
 
-`masked_mean(values, mask)` divides once, by the weight of the whole batch. LeJEPA's loss of
+`sliced_watson`, `sliced_vcreg`, ... are `sliced` of the tests of those names; `sigreg` is that of
+`epps_pulley`. `masked_mean(values, mask)` divides once, by the weight of the whole batch. LeJEPA's loss of
 projections [V, B, P] with two global views:
 
 >>> import jax
@@ -58,6 +59,11 @@ from jaxssl.losses.gaussian import (
     random_directions,
     sigreg,
     sliced,
+    sliced_anderson_darling,
+    sliced_cramer_von_mises,
+    sliced_jarque_bera,
+    sliced_vcreg,
+    sliced_watson,
     vcreg,
     watson,
 )
@@ -77,6 +83,11 @@ __all__ = [
     "scheduled",
     "sigreg",
     "sliced",
+    "sliced_anderson_darling",
+    "sliced_cramer_von_mises",
+    "sliced_jarque_bera",
+    "sliced_vcreg",
+    "sliced_watson",
     "sum_of",
     "vcreg",
     "view_mean_prediction",

@@ -87,6 +87,16 @@ def test_the_order_of_a_batch_moves_no_number():
     np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", [n for n in losses.__all__ if n.startswith("sliced_")])
+def test_every_sliced_test_is_a_term_by_its_name(name):
+    entry = dict(fn=name, student="projection", pairs="single", num_slices=8)
+    method = joint_embedding.build(with_parts(config_of(), losses={"gaussian": entry}), INFO)
+    params, extra = jax.eval_shape(method.init, KEY, example_batch(INFO))
+    loss = method.losses["main"]
+    value, _ = jax.eval_shape(loss, params, {}, extra, batch_of(), KEY, jnp.int32(0))
+    assert value.shape == ()
+
+
 def test_a_schedule_in_a_weight_follows_the_step():
     changes = {"losses.sigreg.weight": ("linear", 0.0, 1.0), "losses.prediction.weight": 0.0}
     method, params, seen, extra = start(config_of(**changes))
