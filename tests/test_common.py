@@ -44,9 +44,13 @@ def on_one_device(name):
 @pytest.mark.parametrize("name", experiments.NAMES)
 @pytest.mark.parametrize("devices, fsdp", [(8, 1), (8, 4)])
 def test_numbers_do_not_depend_on_the_devices(name, devices, fsdp):
-    first, log, _ = on_one_device(name)
     config = experiments.small(name, **{"mesh.fsdp": fsdp})
-    other_first, other_log, _ = metrics_of(config, devices)
+    compare(on_one_device(name)[:2], metrics_of(config, devices)[:2])
+
+
+def compare(one, other):
+    """Initial states bit for bit; the metrics of every step to 1e-5, relative."""
+    (first, log), (other_first, other_log) = one, other
     for leaf, value in first.items():
         np.testing.assert_array_equal(value, other_first[leaf], err_msg=leaf)
     for step, (a, b) in enumerate(zip(log, other_log)):
@@ -54,6 +58,17 @@ def test_numbers_do_not_depend_on_the_devices(name, devices, fsdp):
             np.testing.assert_allclose(
                 b[metric], a[metric], rtol=1e-5, atol=1e-7, err_msg=f"step {step + 1}: {metric}"
             )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("devices, fsdp", [(2, 1), (2, 2), (8, 1), (8, 8)])
+def test_numbers_of_the_full_config_do_not_depend_on_the_devices(name, devices, fsdp):
+    """The `digits` preset as it is run: pytest -m slow -k full_config tests/test_common.py."""
+    config = experiments.load(name)
+    first, log, _ = metrics_of(config, 1)
+    split = experiments.merged(config, {"mesh.fsdp": fsdp, "mesh.min_shard_elements": 1})
+    compare((first, log), metrics_of(split, devices)[:2])
 
 
 @pytest.mark.parametrize("name", experiments.NAMES)

@@ -15,8 +15,9 @@ A combinator takes losses and gives a loss:
 | `sum_of(**fns)` | the sum, and each term by its name |
 
 `sliced_watson`, `sliced_vcreg`, ... are `sliced` of the tests of those names; `sigreg` is that of
-`epps_pulley`. `masked_mean(values, mask)` divides once, by the weight of the whole batch. LeJEPA's loss of
-projections [V, B, P] with two global views:
+`epps_pulley`. `masked_mean(values, mask)` divides once, by the weight of the whole batch.
+
+LeJEPA's loss of projections [V, B, P] with two global views:
 
 >>> import jax
 >>> from jaxssl import losses
