@@ -2,12 +2,12 @@
 
 import functools
 
-import experiments
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import experiments
 from jaxssl import train
 from jaxssl.errors import ConfigError
 from jaxssl.method import Info
@@ -71,6 +71,7 @@ def test_numbers_of_the_full_config_do_not_depend_on_the_devices(name, devices, 
     compare((first, log), metrics_of(split, devices)[:2])
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", experiments.NAMES)
 def test_learns_without_nan(name):
     _, log, last = on_one_device(name)
@@ -109,6 +110,7 @@ def rows(workdir):
     return found
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", experiments.NAMES)
 def test_killed_and_resumed_is_never_killed(name, tmp_path, monkeypatch, capsys):
     config = experiments.small(name, **{"train.steps": 8, "checkpoint.every_steps": 3})

@@ -59,6 +59,7 @@ def same_bits(tree, expected):
 # ---------------------------------------------------------------------------- rules
 
 
+@pytest.mark.smoke
 def test_adamw_is_the_published_update():
     params, rng = toy(), np.random.default_rng(0)
     tx = build(params, name="adamw", learning_rate=0.01, beta1=0.8, beta2=0.95, weight_decay=0.1)
@@ -214,6 +215,7 @@ def test_groups_scale_learning_rate_and_decay():
     close(got["encoder"]["dense"]["kernel"], -0.1 * kernel)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", optim.RULES)
 def test_a_frozen_group_moves_from_its_step_on_as_if_it_began_there(name):
     params = toy()

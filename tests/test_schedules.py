@@ -34,6 +34,7 @@ def test_values(spec, at, expected):
     np.testing.assert_allclose(values(spec, 100, at), expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.smoke
 def test_infinite_phases():
     spec = ("infinite", 1e-3, 2.5e-4, 1e-5, 0.05, 0.3, 0.8)
     at = [0, 50, 175, 300, 500, 800, 900, 1000]

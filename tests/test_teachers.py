@@ -43,6 +43,7 @@ def number(tree):
 # ---------------------------------------------------------------------------- ema
 
 
+@pytest.mark.smoke
 def test_ema_halves_the_distance_in_its_half_life():
     teacher = build(rule="ema", decay=0.9)
     t = follow(teacher, start(teacher, student(1.0)), [0.0] * 7)
@@ -156,6 +157,7 @@ def test_period_in_epochs():
     assert number(follow(teacher, t, [1.0], first=9)) == 1.0
 
 
+@pytest.mark.smoke
 def test_alternating_teachers_take_turns():
     teacher = build(rule="alternating", period=3)
     read = lambda t, step: number(teacher.read(t, student(), {}, jnp.int32(step)))

@@ -29,6 +29,7 @@ def assert_equal(left, right):
             np.testing.assert_array_equal(a[key], b[key])
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("threads", [0, 1, 8])
 def test_any_start_and_any_threads_give_the_same_batches(source, threads):
     whole = take(source, 12)
@@ -81,6 +82,7 @@ def test_the_order_is_a_permutation(n):
     np.testing.assert_array_equal(np.sort(order.permute(np.arange(n), n, 3, 5)), np.arange(n))
 
 
+@pytest.mark.smoke
 def test_the_order_is_the_same_for_ever():
     found = order.permute(np.arange(8), 1_281_167, seed=0, epoch=0).tolist()
     assert found == [344983, 1208675, 963291, 297437, 712795, 695308, 863103, 263047], (

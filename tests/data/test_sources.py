@@ -164,6 +164,7 @@ def test_images_of_unlike_size_ask_for_a_size(tmp_path):
     assert load(config(**fields, size=4), "train").rows([0, 1])["image"].shape == (2, 4, 4, 1)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("fields", [{}, {"size": 6, "channels": 1}])
 def test_array_record_round_trip(pictures, tmp_path, fields, capsys):
     flags = [f"--{key}={value}" for key, value in fields.items()]

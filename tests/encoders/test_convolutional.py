@@ -67,6 +67,7 @@ def test_outputs_and_bfloat16(name):
     assert np.abs(np.float32(half) - out["pooled"]).max() < 0.05 * scale
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", ["convnet", "resnet"])
 def test_batch_norm_statistics(name):
     net, variables = make(name)

@@ -57,6 +57,7 @@ def base():
     return net, params, jax.tree.map(np.asarray, out)
 
 
+@pytest.mark.smoke
 def test_outputs(base):
     _, params, out = base
     assert out["pooled"].shape == (B, 2 * D)

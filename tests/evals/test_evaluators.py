@@ -40,6 +40,7 @@ def _sklearn(x, y, c):
         return LogisticRegression(C=c, tol=1e-8, max_iter=5000).fit(x.astype(np.float64), y)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
 def test_knn_is_the_weighted_cosine_vote(banks, temperature):
     train, test = banks
@@ -87,6 +88,7 @@ def test_knn_survives_a_tiny_temperature_and_refuses_a_tiny_bank(banks):
         knn.evaluate(few, test, num_classes=K)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("c", [0.01, 1.0])
 def test_logistic_finds_the_coefficients_of_scikit_learn(banks, c):
     train, test = standardise(*banks)

@@ -33,6 +33,7 @@ def train(head, variables, x):
     return head.apply(variables, x, train=True, mutable=["batch_stats"])
 
 
+@pytest.mark.smoke
 def test_mlp_without_norm_is_its_formula():
     head, variables = make(norm="none")
     first, last = variables["params"]["linear0"], variables["params"]["linear1"]

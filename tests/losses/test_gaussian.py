@@ -67,6 +67,7 @@ def test_known_values_on_both_published_grids(u, half_line, paper):
     assert float(plain(z, jnp.eye(1), *PAPER_GRID)) == pytest.approx(paper, abs=2e-6)
 
 
+@pytest.mark.smoke
 def test_known_gradient():
     value, grad = value_and_grad(jnp.array([[0.3], [-1.2], [2.0]]), jnp.eye(1))
     assert float(value) == pytest.approx(0.542828, abs=2e-6)
@@ -130,6 +131,7 @@ def test_gradient_is_bounded_for_any_input():
         assert 0.01 < float(jnp.abs(grad).max()) <= 7.886
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("n", "s"), [(63, 7), (96, 24)])
 @pytest.mark.parametrize("hyper", [{}, {"num_knots": 31, "t_max": 6.0}])
 def test_equals_the_plain_form(n, s, hyper):
@@ -149,6 +151,7 @@ def test_sigreg_is_the_sliced_epps_pulley():
     np.testing.assert_allclose(value_and_grad(z, a)[0], by_slice.mean(), rtol=1e-6)
 
 
+@pytest.mark.smoke
 def test_one_device_equals_eight_and_they_meet_once():
     fn = jax.value_and_grad(losses.over_views(losses.sigreg))
     z = jnp.stack([data(256)[0], 2 * data(256)[0]])

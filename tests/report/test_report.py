@@ -68,6 +68,7 @@ def shown(folder):
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", text)))
 
 
+@pytest.mark.smoke
 def test_page_says_what_happened(run):
     text = shown(run)
     for words in (

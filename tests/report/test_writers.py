@@ -80,6 +80,7 @@ def test_a_fresh_run_starts_an_empty_file(tmp_path):
     assert writers.read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "train/loss": 2.0}]
 
 
+@pytest.mark.smoke
 def test_tensorboard_has_the_finite_values(tmp_path):
     with writers.MetricsWriter(tmp_path) as writer:
         writer.write(7, {"train/loss": np.float32(0.25), "train/bad": float("nan")})

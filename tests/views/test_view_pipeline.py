@@ -193,6 +193,7 @@ def test_the_headline_recipe_traces_to_two_resolutions():
     assert shapes["local"].dtype == jnp.bfloat16
 
 
+@pytest.mark.smoke
 def test_transforms_of_zero_strength_change_nothing():
     got, plain = one(
         pad_crop={"padding": 0},
