@@ -1,0 +1,98 @@
+"""`python -m jaxssl.bench [NAME ...] [--config=FILE[:PRESET]] [--repeats=N] [--json=FILE]`."""
+
+import argparse
+import importlib
+import os
+import pkgutil
+import platform
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from jaxssl import bench
+from jaxssl import config as configs
+from jaxssl.bench.workload import Workload
+from jaxssl.errors import ConfigError, near
+from jaxssl.report.progress import screen
+from jaxssl.report.writers import write_json
+
+USAGE = (
+    "python -m jaxssl.bench [NAME ...] [--config=FILE[:PRESET]] [--config.any.key=value ...] "
+    "[--repeats=N] [--steps=N] [--json=FILE]"
+)
+LEAST = {"repeats": 1, "steps": 2}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 2 bad input. A goal that is missed is shown, and is no failure."""
+    try:
+        names, flags, overrides = parse(sys.argv[1:] if argv is None else argv)
+        workload = Workload(configs.load(flags["config"], overrides), flags["steps"])
+        facts = machine()
+        about = {"config": flags["config"], "steps": flags["steps"], "repeats": flags["repeats"]}
+        screen([("machine", list(facts.items())), ("run", list(about.items()))], title="bench")
+        results: dict[str, Any] = {}
+        for name in names:
+            measures = importlib.import_module(f"jaxssl.bench.{name}").run(
+                workload, flags["repeats"]
+            )
+            screen([(name, [(m.name, m.text()) for m in measures])])
+            results[name] = {m.name: m.record() for m in measures}
+            if flags["json"]:
+                write_json(flags["json"], {"machine": facts, **about, "benchmarks": results})
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[list[str], dict[str, Any], list[str]]:
+    """(benchmarks, flags, config overrides) from the command line.
+
+    Raises:
+      ConfigError: no such benchmark or flag, or a number that is none.
+    """
+    parser = argparse.ArgumentParser(prog="jaxssl.bench", usage=USAGE, allow_abbrev=False)
+    parser.add_argument("--config", default="experiments/lejepa.py", help="what the step is of")
+    parser.add_argument("--repeats", default="5", help="how often each side is timed")
+    parser.add_argument("--steps", default="60", help="of one repeat")
+    parser.add_argument("--json", default="", help="a file for the results")
+    parsed, rest = parser.parse_known_args(list(argv))
+    flags = vars(parsed)
+    for name, least in LEAST.items():
+        text = flags[name]
+        if not text.isdecimal() or int(text) < least:
+            raise ConfigError(f"--{name}: found {text!r}, expected a whole number >= {least}")
+        flags[name] = int(text)
+    names = [arg for arg in rest if not arg.startswith("-")]
+    known = benchmarks()
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"no benchmark {name!r}{near(name, known)}")
+    return names or known, flags, [arg for arg in rest if arg.startswith("-")]
+
+
+def benchmarks() -> list[str]:
+    """The names of all benchmarks."""
+    modules = [m.name for m in pkgutil.iter_modules(bench.__path__) if not m.name.startswith("_")]
+    return [n for n in modules if hasattr(importlib.import_module(f"jaxssl.bench.{n}"), "run")]
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on beside the code."""
+    device = jax.devices()[0]
+    return {
+        "platform": device.platform,
+        "device": f"{jax.device_count()} x {device.device_kind}",
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "load": f"{os.getloadavg()[0]:.2f} before the first benchmark",
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

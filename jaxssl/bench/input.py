@@ -1,0 +1,57 @@
+"""Input alone: batches a second from the host, and how long a step waits for its batch."""
+
+import time
+
+import jax
+
+from jaxssl.bench.measure import Measure, in_turn, ratios
+from jaxssl.bench.workload import Workload
+
+AHEAD = 16  # more than are made ahead: what is drained before the clock starts
+
+
+def run(workload: Workload, repeats: int) -> list[Measure]:
+    """Batches read and placed, against the bare steps that would use them; then both together.
+
+    The first epoch decodes; a source that fits in memory is faster afterwards.
+    """
+    stream = workload.program.batches(0)
+    counted = workload.steps - 1
+    waits: list[float] = []
+
+    def input_seconds() -> float:
+        for _ in range(AHEAD):
+            jax.block_until_ready(next(stream))
+        began = time.perf_counter()
+        for _ in range(counted):
+            jax.block_until_ready(next(stream))
+        return time.perf_counter() - began
+
+    def together_seconds() -> float:
+        workload.first()
+        waited, pending = 0.0, None
+        began = time.perf_counter()
+        for _ in range(counted):
+            asked = time.perf_counter()
+            batch = next(stream)
+            waited += time.perf_counter() - asked
+            metrics = workload.advance(batch)
+            # As the loop does: the metrics of the step before, while this one is under way.
+            jax.block_until_ready(pending)
+            pending = metrics
+        jax.block_until_ready(pending)
+        spent = time.perf_counter() - began
+        waits.append(waited / spent)
+        return spent
+
+    sides = {
+        "input": input_seconds,
+        "step": workload.bare_seconds,
+        "together": together_seconds,
+    }
+    found = in_turn(sides, repeats)
+    return [
+        Measure("input over step, in batches/s", ratios(found["step"], found["input"])),
+        Measure("batches/s", [counted / s for s in found["input"]]),
+        Measure("host waits for data, part of the time", waits[-repeats:]),
+    ]
