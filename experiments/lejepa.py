@@ -24,7 +24,7 @@ PRESETS = tuple(base.VISION)
 # preset -> (lambda, hidden widths of the projector, projection width P, slices S)
 SCALES = {
     "digits": (0.02, (256, 256), 16, 256),
-    "cifar10": (0.02, (512,), 32, 256),
+    "cifar10": (0.02, (512, 512), 32, 256),
     "imagenette": (0.02, (2048, 2048), 16, 256),
 }
 HEADLINE = (0.05, (2048, 2048), 64, 1024)

@@ -92,7 +92,7 @@ def _cifar10(config: Any) -> None:
         grayscale=0.1,
     )
     config.views = {"global": dict(count=2, size=24, **recipe)}
-    config.train.update(steps=2000, global_batch=256)
+    config.train.update(steps=2800, global_batch=256)
     config.optimizer.update(learning_rate=("warmup_cosine", 2e-3, 100, 2e-6), weight_decay=0.05)
     config.evals.bank = 20_000
     config.evals.linear = config.evals.fewshot = None
