@@ -196,9 +196,9 @@ def _train(
             save(total, wait=True)
         evaluate(total)
         status = "finished"
-        summary = summarise(
-            total, artifact=stages.content_hash(jax.tree.map(to_host, state.params))
-        )
+        with clock.paused():
+            artifact = stages.content_hash(jax.tree.map(to_host, state.params))
+        summary = summarise(total, artifact=artifact)
         samples = evaluator.samples(state, config.report.samples) if last else None
         if last and main_process:
             metrics_so_far = read_metrics(workdir / "metrics.jsonl")
@@ -326,10 +326,12 @@ class _Clock:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         began = time.perf_counter()
-        yield
-        spent = time.perf_counter() - began
-        self._paused += spent
-        self._window_began += spent
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - began
+            self._paused += spent
+            self._window_began += spent
 
 
 class _StopRequest:
