@@ -24,7 +24,7 @@ def arguments(folder, workdir, *overrides):
     return [*flags, *(f"--config.{text}" for text in overrides)]
 
 
-def send_at(process, number, workdir, step, seconds=300):
+def send_at(process, number, workdir, step, seconds=600):
     """Sends a signal once the metrics of `step` are written; False where the run ended before."""
     path, deadline = workdir / "metrics.jsonl", time.monotonic() + seconds
     while process.poll() is None:

@@ -75,7 +75,7 @@ def start(
     )
 
 
-def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 300) -> tuple[str, str]:
+def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 600) -> tuple[str, str]:
     """(stdout, stderr) once the process has ended, as it should, with `code`."""
     out, err = process.communicate(timeout=seconds)
     assert process.returncode == code, f"{process.returncode}\n{out[-2000:]}\n{err[-4000:]}"
