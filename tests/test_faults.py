@@ -73,14 +73,15 @@ def test_killed_and_stopped_runs_go_on_bit_for_bit(tmp_path, capsys):
 def test_killed_ten_times_at_random_is_never_killed(tmp_path, seed):
     """Three minutes: pytest -m slow tests/test_faults.py."""
     draw = random.Random(seed)
-    assert main.main(arguments(tmp_path, "whole", *LONG)) == 0
+    longer = ("train.steps=400", "checkpoint.every_steps=7")
+    assert main.main(arguments(tmp_path, "whole", *longer)) == 0
     work, reached = tmp_path / "work", []
-    at_steps = sorted(draw.sample(range(1, 235), 7))
-    # Seven times at a step, three times at any moment of the start, the compilation, the restore.
-    plan = [*at_steps, *(draw.uniform(0, 8) for _ in range(3))]
-    draw.shuffle(plan)
+    # Seven times at a step; three times, early on, at any moment of the start or the restore.
+    plan: list[int | float] = [*sorted(draw.sample(range(1, 390), 7))]
+    for _ in range(3):
+        plan.insert(draw.randrange(5), draw.uniform(0, 5))
     for moment in plan:
-        process = tiny.start(tmp_path, "work", *LONG, **EIGHT)
+        process = tiny.start(tmp_path, "work", *longer, **EIGHT)
         if isinstance(moment, int):
             assert send_at(process, signal.SIGKILL, work, moment)
         else:
@@ -89,7 +90,7 @@ def test_killed_ten_times_at_random_is_never_killed(tmp_path, seed):
         tiny.finish(process, -signal.SIGKILL)
         reached.append(max(tiny.rows(work), default=0) if (work / "metrics.jsonl").exists() else 0)
     print(f"killed at {plan}; steps reached: {reached}")
-    tiny.finish(tiny.start(tmp_path, "work", *LONG, **EIGHT))
+    tiny.finish(tiny.start(tmp_path, "work", *longer, **EIGHT))
     assert ended(tmp_path, "work") == ended(tmp_path, "whole")
 
 
