@@ -72,8 +72,3 @@ def strongly_typed(leaf: Any) -> jax.Array:
     """`leaf` with a fixed dtype: a weakly typed one would compile the step a second time."""
     array = jnp.asarray(leaf)
     return jax.lax.convert_element_type(array, array.dtype)
-
-
-def copied(tree: PyTree) -> PyTree:
-    """A copy leaf by leaf, so that no two parts of a donated state share a buffer."""
-    return jax.tree.map(jnp.array, tree)

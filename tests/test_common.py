@@ -1,6 +1,7 @@
 """What every experiment must hold: the one test that a new method passes."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ def on_one_device(name):
 
 
 @pytest.mark.parametrize("name", experiments.NAMES)
-@pytest.mark.parametrize("devices, fsdp", [(8, 1), (8, 4)])
+@pytest.mark.parametrize("devices, fsdp", [(2, 1), (8, 1), (8, 4)])
 def test_numbers_do_not_depend_on_the_devices(name, devices, fsdp):
     config = experiments.small(name, **{"mesh.fsdp": fsdp})
     compare(on_one_device(name)[:2], metrics_of(config, devices)[:2])
@@ -63,15 +64,29 @@ def compare(one, other):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", experiments.NAMES)
 @pytest.mark.parametrize("devices, fsdp", [(2, 1), (2, 2), (8, 1), (8, 8)])
-def test_numbers_of_the_full_config_do_not_depend_on_the_devices(name, devices, fsdp):
-    """The `digits` preset as it is run: pytest -m slow -k full_config tests/test_common.py."""
+def test_every_step_of_the_full_config_is_that_of_one_device(name, devices, fsdp):
+    """The `digits` preset as it is run: pytest -m slow -k full_config tests/test_common.py.
+
+    Each step starts from the state of the one device: of millions of activations some lie so near
+    a kink that rounding turns them, and optimisation lets such a difference grow from step to step.
+    For the same reason the gradient's norm agrees less closely than the losses.
+    """
     config = experiments.load(name)
-    first, log, _ = metrics_of(config, 1)
     split = experiments.merged(config, {"mesh.fsdp": fsdp, "mesh.min_shard_elements": 1})
-    compare((first, log), metrics_of(split, devices)[:2])
+    one, many = (Program(c, devices=jax.devices()[:n]) for c, n in ((config, 1), (split, devices)))
+    state, logs = one.init(), ([], [])
+    for batch, same_batch in itertools.islice(zip(one.batches(0), many.batches(0)), STEPS):
+        copy = jax.device_put(jax.tree.map(jnp.copy, state), many.shardings)
+        _, there = many.step(copy, same_batch)
+        state, here = one.step(state, batch)
+        here, there = ({k: float(v) for k, v in m.items()} for m in (here, there))
+        norms = here.pop("gradient_norm"), there.pop("gradient_norm")
+        assert norms[1] == pytest.approx(norms[0], rel=1e-3)
+        for log, metrics in zip(logs, (here, there)):
+            log.append(metrics)
+    compare(({}, logs[0]), ({}, logs[1]))
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("name", experiments.NAMES)
 def test_learns_without_nan(name):
     _, log, last = on_one_device(name)

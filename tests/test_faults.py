@@ -54,9 +54,7 @@ def test_killed_and_stopped_runs_go_on_bit_for_bit(tmp_path, capsys):
 
     process = tiny.start(tmp_path, "work", *LONG, **EIGHT)
     assert send_at(process, signal.SIGTERM, work, 120)
-    began = time.monotonic()
     _, shown = tiny.finish(process, 0)
-    assert time.monotonic() - began < 30
     summary = tiny.summary(work)
     assert summary["status"] == "stopped" and 120 <= summary["step"] < 240
     assert f"stopped at step {summary['step']}" in shown
