@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxssl import optim
+from jaxssl import optim, schedules
 from jaxssl.errors import ConfigError, near
 from jaxssl.evals import protocol
 
@@ -261,9 +261,11 @@ def _expect(key: str, value: Any, old: Any) -> None:
     """A value must have the type of the one it replaces; numbers and schedules go together."""
     if isinstance(old, ConfigDict):
         fits, expected = value is None or isinstance(value, dict | ConfigDict), "a section"
-    elif _is_number(old) or _is_schedule(old):
-        real = isinstance(old, float) or _is_schedule(old)
-        fits = type(value) is type(old) or (real and (_is_number(value) or _is_schedule(value)))
+    elif _is_number(old) or schedules.is_spec(old):
+        real = isinstance(old, float) or schedules.is_spec(old)
+        fits = type(value) is type(old) or (
+            real and (_is_number(value) or schedules.is_spec(value))
+        )
         expected = f"a number or a schedule, like {old!r}" if real else f"int, like {old!r}"
     else:
         fits = old is None or type(value) is type(old)
@@ -275,10 +277,6 @@ def _expect(key: str, value: Any, old: Any) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_schedule(value: Any) -> bool:
-    return isinstance(value, tuple) and bool(value) and isinstance(value[0], str)
 
 
 def _check(config: ConfigDict, known: ConfigDict, prefix: str) -> None:

@@ -165,6 +165,15 @@ def make(spec: Any, steps: int, field: str = "schedule") -> Schedule:
     return lambda step: jnp.asarray(fn(step), jnp.float32)
 
 
+def is_spec(value: Any) -> bool:
+    """Whether a config value is a schedule by its form: a tuple that begins with a name.
+
+    >>> is_spec(("cosine", 0.99, 1.0)), is_spec((0.3, 1.0)), is_spec(0.99)
+    (True, False, False)
+    """
+    return isinstance(value, tuple) and bool(value) and isinstance(value[0], str)
+
+
 def half_life(decay: float) -> float:
     """Steps after which an exponential average has forgotten half: log(1/2) / log(decay).
 

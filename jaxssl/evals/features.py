@@ -13,8 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxssl.data import pipeline
 from jaxssl.errors import ConfigError
-
-BATCH_AXES = ("data", "fsdp")
+from jaxssl.sharding import BATCH_AXES
 
 Encode = Callable[[Mapping[str, jax.Array]], jax.Array]
 

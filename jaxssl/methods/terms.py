@@ -89,15 +89,11 @@ def _parse_term(name: str, entry: Mapping[str, Any], steps: int) -> Term:
         if argument not in free:
             raise ConfigError(f"{field}.{argument}: no such argument{near(argument, free)}")
     arguments = {
-        k: schedules.make(v, steps, field=f"{field}.{k}") if _is_schedule(v) else v
+        k: schedules.make(v, steps, field=f"{field}.{k}") if schedules.is_spec(v) else v
         for k, v in given.items()
     }
     target = _ref(teacher) if teacher else None
     return Term(name, fn, student, target, pairs, weight, arguments, num_slices)
-
-
-def _is_schedule(value: Any) -> bool:
-    return isinstance(value, tuple) and bool(value) and isinstance(value[0], str)
 
 
 def _ref(text: str) -> Ref:
