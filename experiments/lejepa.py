@@ -20,7 +20,14 @@ from ml_collections import ConfigDict
 
 from jaxssl import base
 
-PRESETS = tuple(base.VISION)
+PRESETS = (
+    "digits",
+    "cifar10",
+    "imagenette",
+    "imagenet1k_vit_s16",
+    "imagenet1k_vit_l14",
+    "imagenet1k_vit_h14",
+)
 # preset -> (lambda, hidden widths of the projector, projection width P, slices S)
 SCALES = {
     "digits": (0.02, (256, 256), 16, 256),

@@ -51,6 +51,91 @@ def crop_recipe(scale: tuple[float, float]) -> dict[str, Any]:
     )
 
 
+def imagenet_pair(recipe: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The transforms of a first and a second view of 224 px, as published.
+
+    "simclr": crops from 8 % of the area, strong colour jitter, blur with probability 1/2. "moco":
+    crops from 20 %, weaker jitter. "asymmetric" (BYOL and what follows it): the first view is
+    always blurred, the second seldom, and solarized at times.
+    """
+    strong = dict(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, probability=0.8)
+    weak = dict(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, probability=0.8)
+    uneven = dict(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, probability=0.8)
+    blurred = lambda p: dict(probability=p, sigma=(0.1, 2.0), taps=23)
+    shared: dict[str, Any] = dict(flip=0.5, grayscale=0.2)
+    both = {
+        "simclr": dict(crop=dict(scale=(0.08, 1.0)), jitter=strong, blur=blurred(0.5), **shared),
+        "moco": dict(crop=dict(scale=(0.2, 1.0)), jitter=weak, blur=blurred(0.5), **shared),
+    }
+    if recipe in both:
+        return both[recipe], both[recipe]
+    if recipe != "asymmetric":
+        raise ConfigError(f"no view recipe {recipe!r}{near(recipe, (*both, 'asymmetric'))}")
+    shared |= dict(crop=dict(scale=(0.08, 1.0)), jitter=uneven)
+    return shared | dict(blur=blurred(1.0)), shared | dict(blur=blurred(0.1), solarize=0.2)
+
+
+def two_views(config: Any, recipe: str, names: tuple[str, ...] = ()) -> None:
+    """Two views of a sample: one group "global", or a group of one view for each of two names.
+
+    At 224 px they follow `imagenet_pair(recipe)`; smaller scales keep the recipe of their data,
+    where a blur or an inversion would take away what there is to see.
+    """
+    group = config.views["global"].to_dict()
+    pair = [{k: v for k, v in group.items() if k != "count"}] * 2
+    if group["size"] == 224:
+        pair = [dict(size=224, **transforms) for transforms in imagenet_pair(recipe)]
+    if names:
+        config.views = {name: dict(count=1, **view) for name, view in zip(names, pair, strict=True)}
+    elif pair[0] == pair[1]:
+        config.views = {"global": dict(count=2, **pair[0])}
+    else:
+        config.views = {
+            name: dict(count=1, **view) for name, view in zip(("first", "second"), pair)
+        }
+
+
+def imagenet_recipe(
+    config: Any,
+    *,
+    name: str,
+    learning_rate: float,
+    weight_decay: Any,
+    batch: int,
+    epochs: int,
+    warmup_epochs: int = 10,
+    end: float = 0.0,
+    **fields: Any,
+) -> None:
+    """Optimizer, batch and length of a run on ImageNet-1k, warm-up and cosine, as published.
+
+    Args:
+      config: of a preset on ImageNet-1k.
+      name: of the optimizer.
+      learning_rate: the peak, at this batch.
+      weight_decay: number or schedule.
+      batch: B.
+      epochs, warmup_epochs: lengths.
+      end: the last learning rate.
+      **fields: further fields of `config.optimizer`.
+    """
+    epoch = imagenet_epoch(batch)
+    config.train.update(epochs=epochs, global_batch=batch)
+    config.optimizer.update(
+        name=name,
+        learning_rate=("warmup_cosine", learning_rate, max(1, warmup_epochs * epoch), end),
+        weight_decay=weight_decay,
+        **fields,
+    )
+    config.evals.every_steps = 10 * epoch
+    config.checkpoint.every_steps = epoch
+
+
+def imagenet_epoch(batch: int) -> int:
+    """Steps of an epoch of ImageNet-1k."""
+    return 1_281_167 // batch
+
+
 def _digits(config: Any) -> None:
     """scikit-learn's 1,797 digits at 16 px: minutes on a laptop."""
     config.data.update(source="digits", size=16, mean=(0.3,), std=(0.35,))
@@ -131,18 +216,37 @@ def _imagenet1k(size: str, patch: int, batch: int) -> Callable[[Any], None]:
             "local": dict(count=6, size=local, **crop_recipe((0.05, 0.3))),
         }
         config.method_options = dict(drop_path=0.1)
-        config.train.update(epochs=100, global_batch=batch, precision="bfloat16")
-        epoch = 1_281_167 // batch
-        config.optimizer.update(
-            learning_rate=("warmup_cosine", 5e-4, 10 * epoch, 5e-7), weight_decay=0.05
+        config.train.precision = "bfloat16"
+        imagenet_recipe(
+            config,
+            name="adamw",
+            learning_rate=5e-4,
+            end=5e-7,
+            weight_decay=0.05,
+            batch=batch,
+            epochs=100,
         )
-        config.evals.update(size=224, bank=100_000, test=20_000)
-        config.evals.every_steps = 10 * epoch
-        config.evals.fewshot = None
-        config.checkpoint.every_steps = epoch
-        config.report.update(every_steps=50)
+        _imagenet1k_evals(config)
 
     return fill
+
+
+def _imagenet1k_evals(config: Any) -> None:
+    config.evals.update(size=224, bank=100_000, test=20_000, fewshot=None)
+    config.report.update(every_steps=50)
+
+
+def _imagenet1k_resnet50(config: Any) -> None:
+    """ImageNet-1k with a ResNet-50 and two views at 224 px; methods set their own recipe."""
+    config.data.update(source="tfds:imagenet2012", size=256, cache="none", **IMAGENET)
+    config.data.update(test_split="validation")
+    config.encoder = dict(name="resnet", depth=50, stem="imagenet")
+    config.views = {"global": dict(count=2, size=224, **imagenet_pair("simclr")[0])}
+    config.train.precision = "bfloat16"
+    imagenet_recipe(
+        config, name="lars", learning_rate=4.8, weight_decay=1e-6, batch=4096, epochs=100
+    )
+    _imagenet1k_evals(config)
 
 
 def _vit(size: str, patch: int, image: int) -> dict[str, Any]:
@@ -163,7 +267,9 @@ VISION: dict[str, Callable[[Any], None]] = {
     "digits": _digits,
     "cifar10": _cifar10,
     "imagenette": _imagenette,
+    "imagenet1k_resnet50": _imagenet1k_resnet50,
     "imagenet1k_vit_s16": _imagenet1k("S", 16, 512),
+    "imagenet1k_vit_b16": _imagenet1k("B", 16, 1024),
     "imagenet1k_vit_l14": _imagenet1k("L", 14, 512),
     "imagenet1k_vit_h14": _imagenet1k("H", 14, 1024),
 }

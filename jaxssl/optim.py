@@ -88,8 +88,10 @@ def make(
         clip_per_tensor: largest norm of each array's gradient, 0 for no limit.
         no_decay: regexes searched in the "/"-joined paths, or `param_groups.VECTORS`; () for none.
         groups: name -> {match: regex searched in the paths; learning_rate, weight_decay: factors,
-          number or schedule; freeze_until: first step that moves it, 0 at once, -1 never}. A leaf
-          belongs to one group at most, because a config does not keep the order of its entries.
+          number or schedule; own_learning_rate: number or schedule in place of `learning_rate`
+          above; freeze_until: first step that moves it, 0 at once, -1 never; unit_rows: after each
+          update, scale the rows (last axis) to unit norm}. A leaf belongs to one group at most,
+          because a config does not keep the order of its entries.
         layer_decay: factor per layer counted down from the top of each encoder, see
           `param_groups.layer_factors`; 0 or 1 for none.
       params: the params that it will move, or their shapes.
@@ -133,7 +135,7 @@ def make(
             ratio = optax.scale_by_trust_ratio(trust_coefficient=c["trust_coefficient"])
             links.append(optax.masked(ratio, jax.tree.map(lambda leaf: leaf.decays, leaves)))
         links.append(_moments(c, leaves))
-    links += [_scale_by_learning_rate(leaves, learning_rate), _freeze(leaves)]
+    links += [_scale_by_learning_rate(leaves, learning_rate), _freeze(leaves), _unit_rows(leaves)]
     return _in_float32(optax.chain(*links))
 
 
@@ -263,15 +265,30 @@ def _add_decay(
 def _scale_by_learning_rate(
     leaves: PyTree, learning_rate: schedules.Schedule
 ) -> optax.GradientTransformationExtraArgs:
-    """-η(step) f_η(step) d u."""
+    """-η(step) f_η(step) d u, with the group's own η where it has one."""
 
     def update(updates: PyTree, params: PyTree, step: jax.Array) -> PyTree:
-        rate = _per_group(leaves, lambda g: learning_rate(step) * g.learning_rate(step))
+        rate = _per_group(
+            leaves, lambda g: (g.own_learning_rate or learning_rate)(step) * g.learning_rate(step)
+        )
         return jax.tree.map(
             lambda leaf, u: -rate[leaf.group.name] * leaf.layer_factor * u, leaves, updates
         )
 
     return _link(update)
+
+
+def _unit_rows(leaves: PyTree) -> optax.GradientTransformationExtraArgs:
+    """The update that brings rows to unit norm, for the groups that ask for it."""
+
+    def one(leaf: Leaf, update: jax.Array, param: jax.Array) -> jax.Array:
+        if not leaf.group.unit_rows:
+            return update
+        moved = param + update
+        norms = jnp.linalg.norm(moved, axis=-1, keepdims=True)
+        return moved / jnp.maximum(norms, 1e-12) - param
+
+    return _link(lambda updates, params, step: jax.tree.map(one, leaves, updates, params))
 
 
 def _per_group(leaves: PyTree, value: Callable[[Group], jax.Array]) -> dict[str, jax.Array]:

@@ -27,7 +27,9 @@ GROUP_DEFAULTS: Mapping[str, Any] = {
     "match": "",
     "learning_rate": 1.0,
     "weight_decay": 1.0,
+    "own_learning_rate": None,
     "freeze_until": 0,
+    "unit_rows": False,
 }
 """Every field of a group and its value where absent; `match` must be given."""
 
@@ -41,7 +43,9 @@ class Group(NamedTuple):
     name: str
     learning_rate: schedules.Schedule
     weight_decay: schedules.Schedule
+    own_learning_rate: schedules.Schedule | None
     freeze_until: int
+    unit_rows: bool
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def plan(c: Mapping[str, Any], params: PyTree, steps: int, field: str) -> PyTree
 def _groups(config: Any, paths: list[str], steps: int, field: str) -> dict[str, Group]:
     """path -> its group."""
     one = schedules.make(1.0, steps)
-    default = Group("default", one, one, 0)
+    default = Group("default", one, one, None, 0, False)
     found = dict.fromkeys(paths, default)
     for name, fields in config.items():
         here = f"{field}.{name}"
@@ -152,11 +156,14 @@ def _groups(config: Any, paths: list[str], steps: int, field: str) -> dict[str, 
             raise ConfigError(
                 f"{here}.freeze_until is {until!r}, expected a step, or -1 for always"
             )
+        own = c["own_learning_rate"]
         group = Group(
             name,
             schedules.make(c["learning_rate"], steps, f"{here}.learning_rate"),
             schedules.make(c["weight_decay"], steps, f"{here}.weight_decay"),
+            None if own is None else schedules.make(own, steps, f"{here}.own_learning_rate"),
             until,
+            bool(c["unit_rows"]),
         )
         pattern = _pattern(c["match"], paths, f"{here}.match")
         for path in paths:

@@ -11,7 +11,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxssl.encoders.by_name import build_by_name
+from jaxssl.by_name import build_by_name
 
 
 def build(config: Mapping[str, Any], *, dtype: Any) -> nn.Module:
@@ -23,4 +23,4 @@ def build(config: Mapping[str, Any], *, dtype: Any) -> nn.Module:
     >>> build({"name": "convnet", "widths": (8,), "strides": (1,)}, dtype=jnp.float32).widths
     (8,)
     """
-    return build_by_name(sys.modules[__name__], config, dtype, "encoder")
+    return build_by_name(sys.modules[__name__], config, "encoder", dtype=dtype)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from jaxssl.encoders.by_name import check_choice, check_positive
+from jaxssl.by_name import check_choice, check_positive
 from jaxssl.errors import ConfigError
 
 NORMS = ("batch", "group", "none")

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl.encoders.by_name import check_choice, check_positive
+from jaxssl.by_name import check_choice, check_positive
 from jaxssl.encoders.convnet import check_convnet_call, convnet_outputs
 from jaxssl.errors import ConfigError
 

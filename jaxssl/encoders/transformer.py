@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from jaxssl.encoders.by_name import check_choice
+from jaxssl.by_name import check_choice
 
 FFNS = ("mlp", "swiglu")
 ATTENTIONS = ("einsum", "fused")

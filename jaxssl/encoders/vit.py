@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from jaxssl.by_name import check_choice, check_positive
 from jaxssl.encoders import positions
-from jaxssl.encoders.by_name import check_choice, check_positive
 from jaxssl.encoders.transformer import Transformer, check_transformer, layer_norm
 from jaxssl.errors import ConfigError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxssl.encoders.by_name import build_by_name
+from jaxssl.by_name import build_by_name
 
 
 def build(config: Mapping[str, Any], *, dtype: Any, field: str = "student.projector") -> nn.Module:
@@ -23,4 +23,4 @@ def build(config: Mapping[str, Any], *, dtype: Any, field: str = "student.projec
     >>> build({"name": "mlp", "widths": (32, 8)}, dtype=jnp.float32).widths
     (32, 8)
     """
-    return build_by_name(sys.modules[__name__], config, dtype, field)
+    return build_by_name(sys.modules[__name__], config, field, dtype=dtype)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl.encoders.by_name import check_choice, check_positive
+from jaxssl.by_name import check_choice, check_positive
 from jaxssl.errors import ConfigError
 
 NORMS = ("batch", "layer", "none")

@@ -17,6 +17,7 @@ Loss = Callable[..., Any]
 
 PAIRS: dict[str, Callable[[int, int], bool]] = {
     "cross": lambda u, v: u != v,
+    "unordered": lambda u, v: u != v,
     "same": lambda u, v: u == v,
 }
 
@@ -82,12 +83,13 @@ def over_pairs(fn: Loss, pairs: str) -> Loss:
     """The mean of a loss over pairs of a student's view u and a target's view v.
 
     (1 / |pairs|) sum_{(u, v)} fn(student[u], target[v], ...), where "cross" takes the pairs with
-    u != v and "same" those with u == v; u and v are the ids of the views, not their places, since a
+    u != v, "unordered" the same without the mirror image of one that it has, for symmetric losses,
+    and "same" those with u == v; u and v are the ids of the views, not their places, since a
     teacher often sees only some of the views.
 
     Args:
       fn: (student [B, ...], target [B, ...], **kwargs) -> scalar.
-      pairs: "cross" or "same".
+      pairs: "cross", "unordered" or "same".
 
     Returns:
       (student [Vs, B, ...], target [Vt, B, ...], student_ids, target_ids, **kwargs) -> scalar, with
@@ -122,11 +124,12 @@ def over_pairs(fn: Loss, pairs: str) -> Loss:
                 raise ConfigError(
                     f"{name}: found {len(ids)} ids, expected {stack.shape[0]}, one per view"
                 )
+        met = [(u, v) for u in student_ids for v in target_ids if holds(u, v)]
+        if pairs == "unordered":
+            met = [(u, v) for u, v in met if u < v or (v, u) not in met]
         terms = [
-            _call(fn, (student[i], target[j]), step, kwargs)
-            for i, u in enumerate(student_ids)
-            for j, v in enumerate(target_ids)
-            if holds(u, v)
+            _call(fn, (student[student_ids.index(u)], target[target_ids.index(v)]), step, kwargs)
+            for u, v in met
         ]
         if not terms:
             raise ConfigError(

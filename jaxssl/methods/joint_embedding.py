@@ -3,7 +3,8 @@
 Four kinds of named entries carry the family: groups of views (`config.views`), networks
 (`config.encoder`, `config.student`), teachers (`config.teachers`) and terms (`config.losses`).
 A teacher sees the groups named by its field `views` (default "global" where there is such a
-group), with batch statistics of its own.
+group), with batch statistics of its own. A term may remember things across steps
+(`jaxssl.memories`).
 """
 
 from collections.abc import Callable, Mapping
@@ -13,16 +14,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl import encoders, heads, teachers, views
-from jaxssl.encoders import stochastic_depth
 from jaxssl.errors import ConfigError, near
 from jaxssl.method import Aux, Batch, Info, Method, PyTree
-from jaxssl.methods import terms
+from jaxssl.methods import blocks, terms
+from jaxssl.methods.arguments import Known, Ref, Scene
 from jaxssl.methods.networks import Networks, head_place, order_heads
 from jaxssl.naming import fold_name
 from jaxssl.state import example_batch
 
-OPTIONS = {"batch_statistics": "all", "drop_path": 0.0}
+OPTIONS = {"batch_statistics": "all", **blocks.OPTIONS}
 STATISTICS = ("all", "group", "view")
+# Widths of heads that the data decides.
+COUNTED = ("num_classes", "num_samples")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -33,26 +36,37 @@ def build(config: Any, info: Info) -> Method:
       ConfigError: naming the first field that does not fit.
     """
     options = _options(config)
-    dtype = DTYPES[config.train.precision]
-    networks = _networks(config, options, dtype)
-    make_views = views.build(
-        config.views, mean=config.data.mean, std=config.data.std, dtype=jnp.float32
-    )
-    ids = views.group_ids(config.views)
-    loss_terms = terms.parse(config.losses, info.steps)
-    first_group = next(iter(ids))
+    networks = _networks(config, options, DTYPES[config.train.precision], info)
+    made = blocks.Blocks(config, options, networks.encoder)
 
-    def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
-        images = make_views(key, batch)[first_group][:, 0]
-        params, stats = networks.init(key, images)
-        copies = {name: jax.tree.map(jnp.array, stats) for name in ("student", *config.teachers)}
-        return params, {"batch_stats": copies}
+    def init_networks(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree, Any]:
+        plain, _ = made.plain(key, batch)
+        x = plain[made.groups[0]]["x"]
+        return *networks.init(key, x[:, 0]), plain
 
     named_teachers, sees, trains = _teachers(
-        config, ids, info, lambda key: init(key, example_batch(info))[0]
+        config, made.groups, info, lambda key: init_networks(key, example_batch(info))[0]
     )
-    wanted = _wanted(loss_terms, networks, named_teachers, ids, sees)
-    drop_depth = getattr(networks.encoder, "drop_depth", 0) if options["drop_path"] else 0
+    outputs = ["pooled", "tokens", *(head.output for head in networks.heads.values())]
+    known = Known(
+        made.ids, {"": made.groups, **sees}, outputs, tuple(info.shapes), tuple(networks.heads)
+    )
+    loss_terms = terms.parse(config.losses, info, known)
+    wanted, student_sees = _wanted(loss_terms, named_teachers, made.ids)
+
+    def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
+        params, stats, plain = init_networks(key, batch)
+        copies = {name: jax.tree.map(jnp.array, stats) for name in ("student", *config.teachers)}
+        extra = {"batch_stats": copies}
+
+        def shape(ref: Ref) -> tuple[int, ...]:
+            inputs = {group: plain[group] for group in ref.groups}
+            apply = lambda: networks.outputs(params, stats, inputs, [ref.output], False)[0]
+            rest = jax.eval_shape(apply)[ref.output][ref.groups[0]].shape[2:]
+            return (known.count(ref), info.global_batch, *rest)
+
+        memory = terms.init_memory(loss_terms, fold_name(key, "memory"), shape)
+        return params, extra | ({"memory": memory} if memory else {})
 
     def loss(
         params: PyTree,
@@ -62,8 +76,7 @@ def build(config: Any, info: Info) -> Method:
         key: jax.Array,
         step: jax.Array,
     ) -> tuple[jax.Array, Aux]:
-        images = make_views(fold_name(key, "views"), batch)
-        plain = {group: {"x": x} for group, x in images.items()}
+        plain, context = made.plain(key, batch)
         stats = dict(extra["batch_stats"])
         outputs: dict[tuple[str, str], Any] = {}
         for name, teacher_params in seen.items():
@@ -74,16 +87,18 @@ def build(config: Any, info: Info) -> Method:
                 )
                 found = jax.lax.stop_gradient(found)
                 outputs |= {(name, output): stack for output, stack in found.items()}
-        inputs = plain
-        if drop_depth:
-            scales = _keep_scales(fold_name(key, "drop_path"), batch, options, drop_depth, ids)
-            inputs = {g: {**block, "keep": scales[g]} for g, block in plain.items()}
+        inputs = made.for_student(key, batch, {group: plain[group] for group in student_sees})
         found, stats["student"] = networks.outputs(
             params, stats["student"], inputs, wanted[""], train=True
         )
         outputs |= {("", output): stack for output, stack in found.items()}
-        value, metrics = terms.total(loss_terms, outputs, ids, fold_name(key, "terms"), step)
-        return value, Aux({**extra, "batch_stats": jax.lax.stop_gradient(stats)}, metrics)
+        apply_head = lambda name, x: networks.apply_head(name, params, stats["student"], x)
+        memory = extra.get("memory", {})
+        terms_key = fold_name(key, "terms")
+        scene = Scene(outputs, made.ids, batch, params, step, apply_head, memory, terms_key)
+        value, metrics, memory = terms.total(loss_terms, scene, context)
+        after = {"batch_stats": stats} | ({"memory": memory} if memory else {})
+        return value, Aux({**extra, **jax.lax.stop_gradient(after)}, metrics)
 
     def encoder_of(name: str) -> Any:
         def encode(
@@ -122,19 +137,20 @@ def _options(config: Any) -> dict[str, Any]:
     if options["batch_statistics"] not in STATISTICS:
         found = options["batch_statistics"]
         raise ConfigError(f"method_options.batch_statistics: {found!r}{near(found, STATISTICS)}")
-    if not 0 <= options["drop_path"] < 1:
-        raise ConfigError(f"method_options.drop_path: {options['drop_path']}; expected 0 <= p < 1")
     return options
 
 
-def _networks(config: Any, options: Mapping[str, Any], dtype: Any) -> Networks:
+def _networks(config: Any, options: Mapping[str, Any], dtype: Any, info: Info) -> Networks:
     encoder = encoders.build(config.encoder.to_dict(), dtype=dtype)
     modules = {}
     for name in config.student:
         entry = config.student[name].to_dict()
         place = head_place(name, entry)
+        field = f"student.{name}"
         fields = {k: v for k, v in entry.items() if k not in ("reads", "output")}
-        modules[name] = (heads.build(fields, dtype=dtype, field=f"student.{name}"), *place)
+        if fields.get("width") in COUNTED:
+            fields["width"] = _counted(fields["width"], info, field)
+        modules[name] = (heads.build(fields, dtype=dtype, field=field), *place)
     if "encoder" in modules:
         raise ConfigError("student.encoder: the encoder is configured by `encoder`")
     return Networks(
@@ -142,8 +158,15 @@ def _networks(config: Any, options: Mapping[str, Any], dtype: Any) -> Networks:
     )
 
 
+def _counted(width: str, info: Info, field: str) -> int:
+    found = int(getattr(info, width))
+    if not found:
+        raise ConfigError(f"{field}.width: {width!r}, but the data has no labels")
+    return found
+
+
 def _teachers(
-    config: Any, ids: Mapping[str, Any], info: Info, fresh: Callable[[jax.Array], PyTree]
+    config: Any, ids: tuple[str, ...], info: Info, fresh: Callable[[jax.Array], PyTree]
 ) -> tuple[Any, Any, Any]:
     """The teachers; the groups of views that each sees; whether its batch norm trains."""
     built, sees, trains = {}, {}, {}
@@ -151,7 +174,7 @@ def _teachers(
         if name == "student":
             raise ConfigError("teachers.student: the name is taken by the student itself")
         entry = config.teachers[name].to_dict()
-        default = ("global",) if "global" in ids else tuple(ids)
+        default = ("global",) if "global" in ids else ids
         sees[name] = tuple(entry.pop("views", default))
         for group in sees[name]:
             if group not in ids:
@@ -165,52 +188,18 @@ def _teachers(
 
 
 def _wanted(
-    loss_terms: list[terms.Term],
-    networks: Networks,
-    named_teachers: Mapping[str, Any],
-    ids: Mapping[str, Any],
-    sees: Mapping[str, tuple[str, ...]],
-) -> dict[str, tuple[str, ...]]:
-    """Who -> the outputs that the terms read from it, all checked to exist."""
-    wanted: dict[str, list[str]] = {"": [], **{name: [] for name in named_teachers}}
-    known = ["pooled", "tokens", *(head.output for head in networks.heads.values())]
-    for term in loss_terms:
-        for role, ref in (("student", term.student), ("teacher", term.teacher)):
-            if ref is None:
-                continue
-            field = f"losses.{term.name}.{role}"
-            if ref.who not in wanted:
-                raise ConfigError(f"{field}: no teacher {ref.who!r}{near(ref.who, named_teachers)}")
-            if ref.output not in known:
-                raise ConfigError(f"{field}: no output {ref.output!r}{near(ref.output, known)}")
-            for group in ref.groups:
-                if group not in (sees[ref.who] if ref.who else ids):
-                    raise ConfigError(f"{field}: sees no views {group!r}{near(group, ids)}")
-            if ref.output not in wanted[ref.who]:
-                wanted[ref.who].append(ref.output)
-    if not wanted[""]:
+    loss_terms: list[terms.Term], named_teachers: Mapping[str, Any], ids: Mapping[str, Any]
+) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """Who -> the outputs that the terms read from it; and the groups that the student sees."""
+    refs = [ref for term in loss_terms for ref in term.refs()]
+    if all(ref.who for ref in refs):
         raise ConfigError("losses: no term reads the student")
-    return {who: tuple(names) for who, names in wanted.items()}
-
-
-def _keep_scales(
-    key: jax.Array, batch: Batch, options: Mapping[str, Any], depth: int, ids: Mapping[str, Any]
-) -> dict[str, jax.Array]:
-    """Drop-path scales [B, V, depth] of every group, keyed by (step, index, view)."""
-    rates = stochastic_depth.linear_rates(options["drop_path"], depth)
-    of_sample = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
-    return {
-        group: jnp.stack(
-            [
-                stochastic_depth.keep_scales(
-                    jax.vmap(jax.random.fold_in, (0, None))(of_sample, view), rates
-                )
-                for view in numbers
-            ],
-            axis=1,
-        )
-        for group, numbers in ids.items()
+    wanted = {
+        who: tuple(dict.fromkeys(ref.output for ref in refs if ref.who == who))
+        for who in ("", *named_teachers)
     }
+    groups = {group for ref in refs if not ref.who for group in ref.groups}
+    return wanted, tuple(group for group in ids if group in groups)
 
 
 def _check_microbatches(config: Any, method: Method, info: Info) -> None:

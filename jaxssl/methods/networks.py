@@ -108,6 +108,14 @@ class Networks(NamedTuple):
         full = {n: [x.astype(jnp.float32) for x in found[n]] for n in names}
         return {n: dict(zip(groups, full[n])) for n in names}, stats
 
+    def apply_head(self, name: str, params: PyTree, stats: PyTree, x: jax.Array) -> jax.Array:
+        """One head on arrays [..., D] from elsewhere, with its running statistics."""
+        variables = {"params": params[name]}
+        if name in stats:
+            variables["batch_stats"] = stats[name]
+        out: Any = self.heads[name].module.apply(variables, x, train=False)
+        return jnp.asarray(out, jnp.float32)
+
     def _apply(
         self,
         name: str,
@@ -126,7 +134,7 @@ class Networks(NamedTuple):
                 for block, count in zip(blocks, counts)
                 for i in range(count)
             ]
-        elif mode == "all" and len({block["x"].shape[2:] for block in blocks}) == 1:
+        elif mode == "all" and len({_sample_shapes(block) for block in blocks}) == 1:
             parts = [jax.tree.map(lambda *a: jnp.concatenate(a, 1), *blocks)]
         else:
             parts = list(blocks)
@@ -166,6 +174,10 @@ class Networks(NamedTuple):
             return batch_sharded(chunked(apply, self.microbatches)(block)), stats
         out, new = apply(block)
         return batch_sharded(out), {**stats, name: new["batch_stats"]}
+
+
+def _sample_shapes(block: Mapping[str, jax.Array]) -> tuple[Any, ...]:
+    return tuple((name, block[name].shape[2:]) for name in sorted(block))
 
 
 def _regroup(parts: Sequence[Any], counts: Sequence[int]) -> list[Any]:

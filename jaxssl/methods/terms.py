@@ -4,17 +4,23 @@
                              pairs="cross", weight=1.0)
 
 `student` and `teacher` name outputs, "projection" or "ema/projection", of all the views that the
-network sees, or of some groups: "projection:global". `pairs` says how views meet:
+network sees, or of some groups: "projection:global". The first is the loss's first argument, the
+second its second; a teacher of "projection" is the student itself. `pairs` says how views meet:
 
-  single  the mean over views of fn(z[v])
-  all     fn(z) on the stack [V, B, D]
-  cross   the mean over pairs u != v of fn(student[u], teacher[v])
-  same    the mean over u = v
+  single     the mean over views of fn(z[v])
+  all        fn(z) on the stack [V, B, D]
+  samples    fn(z) on the stack [B, V, D]
+  cross      the mean over pairs u != v of fn(student[u], teacher[v])
+  unordered  the same, where {u, v} counts once: for symmetric losses
+  same       the mean over u = v
 
-Every other field is an argument of the loss: a number, or a schedule. Arguments that the loss
-function names `key`, `step`, `num_global` and `directions` come from the step.
+Every other field is an argument of the loss: a number, a schedule, or a source of
+`jaxssl.methods.arguments`. Arguments that the loss function names `key`, `step`, `num_global`,
+`directions`, `mix_weight` and `mix_order` come from the step. `target`, a memory, replaces what the
+teacher gives.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -24,19 +30,16 @@ import jax.numpy as jnp
 
 from jaxssl import losses, schedules
 from jaxssl.errors import ConfigError, near
+from jaxssl.losses.combine import PAIRS as PAIRINGS
+from jaxssl.method import Info, PyTree
+from jaxssl.methods import arguments
+from jaxssl.methods.arguments import Known, Ref, Remembered, Scene
 from jaxssl.naming import fold_name
 
-PAIRS = ("single", "all", "cross", "same")
-CONTEXT = ("key", "step", "num_global", "directions")
-Stack = Mapping[str, jax.Array]  # group -> [B, V, ...]
-
-
-class Ref(NamedTuple):
-    """An output of a network: who ("" is the student), what, and of which groups (() is all)."""
-
-    who: str
-    output: str
-    groups: tuple[str, ...]
+PAIRS = ("single", "all", "samples", *PAIRINGS)
+CONTEXT = ("key", "step", "num_global", "directions", "mix_weight", "mix_order")
+# Losses of the literature name their arguments in their own order: the target may come first.
+TARGET_FIRST = ("neighbor",)
 
 
 class Term(NamedTuple):
@@ -48,111 +51,154 @@ class Term(NamedTuple):
     teacher: Ref | None
     pairs: str
     weight: Callable[[jax.Array], jax.Array]
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, arguments.Argument]
     num_slices: int
+    target: Remembered | None
+
+    def remembered(self) -> dict[str, Remembered]:
+        """The memories of this term by the name of their argument."""
+        found = {k: v for k, v in self.arguments.items() if isinstance(v, Remembered)}
+        return found | ({"target": self.target} if self.target else {})
+
+    def refs(self) -> list[Ref]:
+        """Every output that the term reads."""
+        given = [self.student, self.teacher, *self.arguments.values()]
+        return [r for r in given if isinstance(r, Ref)] + [m.of for m in self.remembered().values()]
 
 
-def parse(config: Mapping[str, Any], steps: int) -> list[Term]:
+def parse(config: Mapping[str, Any], info: Info, known: Known) -> list[Term]:
     """The terms of `config.losses`, in the order of their names.
+
+    Args:
+      config: the section.
+      info: of the run.
+      known: the outputs that there are.
 
     Raises:
       ConfigError: an unknown loss, pairing or argument, or an input that is missing.
     """
     if not config:
         raise ConfigError("losses: empty; a family needs at least one term")
-    return [_parse_term(name, config[name], steps) for name in sorted(config)]
+    return [_parse_term(name, config[name], info, known) for name in sorted(config)]
 
 
-def _parse_term(name: str, entry: Mapping[str, Any], steps: int) -> Term:
+def _parse_term(name: str, entry: Mapping[str, Any], info: Info, known: Known) -> Term:
     field = f"losses.{name}"
     given = dict(entry)
     fn_name = given.pop("fn", None)
-    known = [n for n in losses.__all__ if callable(getattr(losses, n))]
-    if fn_name not in known:
-        raise ConfigError(f"{field}.fn: no loss {fn_name!r}{near(str(fn_name), known)}")
+    names = [n for n in losses.__all__ if callable(getattr(losses, n))]
+    if fn_name not in names:
+        raise ConfigError(f"{field}.fn: no loss {fn_name!r}{near(str(fn_name), names)}")
     fn = getattr(losses, fn_name)
     if "student" not in given:
         raise ConfigError(f"{field}.student: missing; expected an output such as 'projection'")
-    student, teacher = _ref(given.pop("student")), given.pop("teacher", "")
+    student = known.ref(given.pop("student"), f"{field}.student")
+    target_name = given.pop("teacher", "")
+    teacher = known.ref(target_name, f"{field}.teacher") if target_name else None
     pairs = given.pop("pairs", "cross" if teacher else "all")
     if pairs not in PAIRS:
         raise ConfigError(f"{field}.pairs: found {pairs!r}{near(str(pairs), PAIRS)}")
-    if pairs in ("cross", "same") and not teacher:
+    if pairs in PAIRINGS and not teacher:
         raise ConfigError(f"{field}.teacher: missing; pairs={pairs!r} needs one")
-    weight = schedules.make(given.pop("weight", 1.0), steps, field=f"{field}.weight")
+    weight = schedules.make(given.pop("weight", 1.0), info.steps, field=f"{field}.weight")
     parameters = list(inspect.signature(fn).parameters)
     num_slices = given.pop("num_slices", 0)
     if "directions" in parameters and num_slices < 1:
         raise ConfigError(f"{field}.num_slices: found {num_slices}; {fn_name} needs at least 1")
     free = [p for p in parameters[2 if teacher else 1 :] if p not in CONTEXT]
-    for argument in given:
+    if teacher:
+        free.append("target")
+    if parameters[0] in TARGET_FIRST:
+        fn = _target_second(fn)
+    parsed = {}
+    for argument, value in given.items():
         if argument not in free:
             raise ConfigError(f"{field}.{argument}: no such argument{near(argument, free)}")
-    arguments = {
-        k: schedules.make(v, steps, field=f"{field}.{k}") if schedules.is_spec(v) else v
-        for k, v in given.items()
-    }
-    target = _ref(teacher) if teacher else None
-    return Term(name, fn, student, target, pairs, weight, arguments, num_slices)
+        where = f"{field}.{argument}"
+        parsed[argument] = arguments.parse(value, where, info, known, teacher or student)
+    target = parsed.pop("target", None)
+    if target is not None and not isinstance(target, Remembered):
+        raise ConfigError(f"{field}.target: found {given['target']!r}, expected a memory")
+    return Term(name, fn, student, teacher, pairs, weight, parsed, num_slices, target)
 
 
-def _ref(text: str) -> Ref:
-    who, _, rest = text.rpartition("/")
-    output, _, groups = rest.partition(":")
-    return Ref("" if who == "student" else who, output, tuple(groups.split("+")) if groups else ())
+def _target_second(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    @functools.wraps(fn)
+    def swapped(student: jax.Array, target: jax.Array, **kwargs: Any) -> jax.Array:
+        return fn(target, student, **kwargs)
+
+    return swapped
 
 
-def total(
-    terms: list[Term],
-    outputs: Mapping[tuple[str, str], Stack],
-    ids: Mapping[str, tuple[int, ...]],
-    key: jax.Array,
-    step: jax.Array,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The weighted sum of the terms, and each term's own value.
+def init_memory(
+    terms: list[Term], key: jax.Array, shape: Callable[[Ref], tuple[int, ...]]
+) -> dict[str, dict[str, PyTree]]:
+    """term -> argument -> the first state of its memory; only terms that have one.
 
     Args:
       terms: from `parse`.
-      outputs: (who, output) -> {group: [B, V, ...]}.
-      ids: group -> the numbers of its views, for pairing.
-      key: the step's key for terms; the same on all devices.
-      step: of the state, for schedules.
+      key: for memories that start at random.
+      shape: ref -> [V, B, ...] of its stack.
     """
-    value, values = jnp.zeros(()), {}
-    for term in terms:
-        student, student_ids = _stack(outputs, ids, term.student)
-        context: dict[str, Any] = {
-            "key": fold_name(key, term.name),
-            "step": step,
-            "num_global": len(set(student_ids) & set(ids.get("global", student_ids))),
+    return {
+        term.name: {
+            name: memory.memory.init(fold_name(key, f"{term.name}/{name}"), shape(memory.of))
+            for name, memory in term.remembered().items()
         }
-        parameters = inspect.signature(term.fn).parameters
-        if "directions" in parameters:
-            context["directions"] = losses.random_directions(
-                context["key"], student.shape[-1], term.num_slices
-            )
-        kwargs = {k: v for k, v in context.items() if k in parameters}
-        kwargs |= {k: v(step) if callable(v) else v for k, v in term.arguments.items()}
-        if term.pairs == "single":
-            found = losses.over_views(term.fn)(student, **kwargs)
-        elif term.teacher is None:
-            found = term.fn(student, **kwargs)
-        else:
-            target, target_ids = _stack(outputs, ids, term.teacher)
-            if term.pairs == "all":
-                found = term.fn(student, target, **kwargs)
-            else:
-                pair = losses.over_pairs(term.fn, term.pairs)
-                found = pair(student, target, student_ids, target_ids, **kwargs)
-        value, values[term.name] = value + term.weight(step) * found, found
-    return value, values
+        for term in terms
+        if term.remembered()
+    }
 
 
-def _stack(
-    outputs: Mapping[tuple[str, str], Stack], ids: Mapping[str, tuple[int, ...]], ref: Ref
-) -> tuple[jax.Array, tuple[int, ...]]:
-    """[V, B, ...] of the groups that `ref` names, and the numbers of the views."""
-    found = outputs[ref.who, ref.output]
-    groups = ref.groups or tuple(found)
-    stack = jnp.concatenate([jnp.moveaxis(found[g], 1, 0) for g in groups])
-    return stack, sum((tuple(ids[g]) for g in groups), ())
+def total(
+    terms: list[Term], scene: Scene, context: Mapping[str, Any]
+) -> tuple[jax.Array, dict[str, jax.Array], dict[str, dict[str, PyTree]]]:
+    """The weighted sum of the terms, each term's own value, and the next state of the memories.
+
+    Args:
+      terms: from `parse`.
+      scene: of the step.
+      context: what a family offers beside: arguments of `CONTEXT` by name.
+    """
+    value, values, memory = jnp.zeros(()), {}, {}
+    for term in terms:
+        found = _value(term, scene, context)
+        value, values[term.name] = value + term.weight(scene.step) * found, found
+        if term.remembered():
+            memory[term.name] = {
+                name: arguments.update(argument, scene, term.name, name)
+                for name, argument in term.remembered().items()
+            }
+    return value, values, memory
+
+
+def _value(term: Term, scene: Scene, context: Mapping[str, Any]) -> jax.Array:
+    student, student_ids = scene.stack(term.student)
+    global_ids = scene.ids.get("global", student_ids)
+    offered = {
+        **context,
+        "key": fold_name(scene.key, term.name),
+        "step": scene.step,
+        "num_global": len(set(student_ids) & set(global_ids)),
+    }
+    parameters = inspect.signature(term.fn).parameters
+    if "directions" in parameters:
+        offered["directions"] = losses.random_directions(
+            offered["key"], student.shape[-1], term.num_slices
+        )
+    kwargs = {k: v for k, v in offered.items() if k in parameters}
+    kwargs |= {k: arguments.resolve(v, scene, term.name, k) for k, v in term.arguments.items()}
+    if term.pairs == "single":
+        return losses.over_views(term.fn)(student, **kwargs)
+    inputs = [student]
+    target_ids: tuple[int, ...] = ()
+    if term.teacher:
+        target, target_ids = scene.stack(term.teacher)
+        if term.target:
+            target = arguments.resolve(term.target, scene, term.name, "target")
+        inputs.append(target)
+    if term.pairs in PAIRINGS:
+        return losses.over_pairs(term.fn, term.pairs)(*inputs, student_ids, target_ids, **kwargs)
+    if term.pairs == "samples":
+        inputs = [jnp.moveaxis(x, 0, 1) for x in inputs]
+    return term.fn(*inputs, **kwargs)

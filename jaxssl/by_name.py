@@ -18,8 +18,8 @@ def _modules(package: ModuleType) -> list[str]:
     ]
 
 
-def build_by_name(package: ModuleType, config: Mapping[str, Any], dtype: Any, field: str) -> Any:
-    """Call `build(dtype=dtype, **fields)` of the module of `package` that `config["name"]` names.
+def build_by_name(package: ModuleType, config: Mapping[str, Any], field: str, **given: Any) -> Any:
+    """Call `build(**given, **fields)` of the module of `package` that `config["name"]` names.
 
     Errors: ConfigError for an unknown name, an unknown or missing field, or a value that the
     module's own `build` refuses; the message begins with the full name of the field.
@@ -34,7 +34,8 @@ def build_by_name(package: ModuleType, config: Mapping[str, Any], dtype: Any, fi
         raise ConfigError(found + near(str(name), known))
     build = importlib.import_module(f"{package.__name__}.{name}").build
     parameters = dict(inspect.signature(build).parameters)
-    parameters.pop("dtype")
+    for key in given:
+        parameters.pop(key)
     for key in fields:
         if key not in parameters:
             raise ConfigError(f"{field}.{key}: no such field of {name!r}{near(key, parameters)}")
@@ -42,7 +43,7 @@ def build_by_name(package: ModuleType, config: Mapping[str, Any], dtype: Any, fi
         if parameter.default is inspect.Parameter.empty and key not in fields:
             raise ConfigError(f"{field}.{key}: missing; {name!r} needs it")
     try:
-        return build(dtype=dtype, **fields)
+        return build(**given, **fields)
     except ConfigError as error:
         raise ConfigError(f"{field}.{error}") from None
 

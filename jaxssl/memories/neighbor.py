@@ -1,0 +1,39 @@
+"""The nearest of the embeddings of earlier steps, in place of an embedding itself."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxssl.memories import Memory, Seen, queue
+from jaxssl.method import Info
+
+
+def build(*, views: int, info: Info, size: int) -> Memory:
+    """argmax_{q in Q} cos(z, q) for every z, where the queue Q holds the first view's embeddings.
+
+    Dwibedi et al., 2021, "With a little help from my friends: nearest-neighbor contrastive
+    learning of visual representations", arXiv 2104.14548.
+
+    Args:
+      views: V of the stack.
+      info: the global batch B.
+      size: of the queue, a multiple of B.
+
+    Errors: ConfigError for a size that B does not divide.
+    """
+    del views
+    past = queue.build(views=1, info=info, size=size)
+
+    def first(seen: Seen) -> Seen:
+        return seen._replace(stack=seen.stack[:1])
+
+    def read(state: Any, seen: Seen) -> jax.Array:
+        rows = past.read(state, first(seen))
+        nearest = jnp.argmax(jnp.einsum("vbp,kp->vbk", queue.unit(seen.stack), rows), axis=-1)
+        return rows[nearest]
+
+    def update(state: Any, seen: Seen) -> Any:
+        return past.update(state, first(seen))
+
+    return Memory(past.init, read, update)
