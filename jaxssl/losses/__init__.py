@@ -43,6 +43,7 @@ Where published forms of LeJEPA differ, this one follows the first column:
 | N, the global batch, in sigreg | the batch of one device |
 """
 
+from jaxssl.losses.classification import kl_divergence, label_smoothing_cross_entropy
 from jaxssl.losses.combine import (
     masked_mean,
     over_pairs,
@@ -68,21 +69,44 @@ from jaxssl.losses.gaussian import (
     vcreg,
     watson,
 )
-from jaxssl.losses.regression import lejepa_prediction, view_mean_prediction
+from jaxssl.losses.reconstruction import mae
+from jaxssl.losses.regression import (
+    byol,
+    lejepa_prediction,
+    low_bias_uniformity,
+    simsiam,
+    view_mean_prediction,
+)
+from jaxssl.losses.variational import (
+    cosine_denoising,
+    cosine_divergence,
+    gaussian_denoising,
+    gaussian_kl,
+)
 
 __all__ = [
     "anderson_darling",
+    "byol",
+    "cosine_denoising",
+    "cosine_divergence",
     "cramer_von_mises",
     "epps_pulley",
     "extended_jarque_bera",
+    "gaussian_denoising",
+    "gaussian_kl",
     "half_line_knots",
+    "kl_divergence",
+    "label_smoothing_cross_entropy",
     "lejepa_prediction",
+    "low_bias_uniformity",
+    "mae",
     "masked_mean",
     "over_pairs",
     "over_views",
     "random_directions",
     "scheduled",
     "sigreg",
+    "simsiam",
     "sliced",
     "sliced_anderson_darling",
     "sliced_cramer_von_mises",
