@@ -232,7 +232,8 @@ def _imagenet1k(size: str, patch: int, batch: int) -> Callable[[Any], None]:
 
 
 def _imagenet1k_evals(config: Any) -> None:
-    config.evals.update(size=224, bank=100_000, test=20_000, fewshot=None)
+    config.evals.update(size=224, bank=100_000, test=20_000)
+    config.evals.fewshot = None
     config.report.update(every_steps=50)
 
 

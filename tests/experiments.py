@@ -28,8 +28,6 @@ def small(name: str, **changes: object) -> ConfigDict:
     shrunk: dict[str, object] = {
         "train.steps": 20,
         "train.global_batch": 32,
-        "encoder.widths": (8, 16),
-        "encoder.strides": (1, 2),
         "evals.every_steps": 0,
         "evals.linear": None,
         "evals.fewshot": None,
@@ -39,6 +37,11 @@ def small(name: str, **changes: object) -> ConfigDict:
         "report.every_steps": 1,
         "report.samples": 32,
     }
+    encoder = config.encoder.name
+    if encoder == "convnet":
+        shrunk |= {"encoder.widths": (8, 16), "encoder.strides": (1, 2)}
+    elif encoder == "vit":
+        shrunk |= {"encoder.width": 16, "encoder.depth": 2, "encoder.heads": 2}
     for head in config.student:
         if "widths" in config.student[head]:
             last = config.student[head].widths[-1]
@@ -51,7 +54,9 @@ def small(name: str, **changes: object) -> ConfigDict:
 
 def without_batch_norm(config: ConfigDict) -> ConfigDict:
     """The same config with norms that see one sample at a time, as microbatches need."""
-    changes: dict[str, object] = {"encoder.norm": "group"}
+    changes: dict[str, object] = {}
+    if config.encoder.get("norm") == "batch":
+        changes["encoder.norm"] = "group"
     for head in config.student:
         if config.student[head].get("norm") == "batch":
             changes[f"student.{head}.norm"] = "layer"

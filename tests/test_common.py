@@ -10,6 +10,7 @@ import pytest
 
 import experiments
 from jaxssl import train
+from jaxssl.checkpoint import Checkpoints
 from jaxssl.errors import ConfigError
 from jaxssl.method import Info
 from jaxssl.naming import named_leaves
@@ -17,36 +18,86 @@ from jaxssl.program import Program, find_family
 from jaxssl.report.writers import read_metrics
 from jaxssl.state import example_batch
 
-STEPS = 20
+STEPS = 4
+# One experiment is followed for longer, on more meshes, and through the whole command.
+FOLLOWED = "lejepa"
+
+
+def trajectory(program, state, batches, steps):
+    """(metrics of each step, last state), on the host."""
+    log = []
+    for _ in range(steps):
+        state, metrics = program.step(state, next(batches))
+        log.append({k: float(v) for k, v in metrics.items()})
+    return log, on_host(state)
 
 
 def metrics_of(config, devices, steps=STEPS):
     """(initial state, metrics of each step, last state), on the host."""
     program = Program(config, devices=jax.devices()[:devices])
     state = program.init()
-    first = on_host(state)
-    log, batches = [], program.batches(0)
-    for _ in range(steps):
-        state, metrics = program.step(state, next(batches))
-        log.append({k: float(v) for k, v in metrics.items()})
-    return first, log, on_host(state)
+    return on_host(state), *trajectory(program, state, program.batches(0), steps)
 
 
 def on_host(state):
     raw = state.replace(key=jax.random.key_data(state.key))
-    return {name: np.asarray(leaf) for name, leaf in named_leaves(raw).items()}
+    return {name: np.array(leaf) for name, leaf in named_leaves(raw).items()}
+
+
+def smooth(name, **changes):
+    """The small config with views that compile fast, and plain gradient descent.
+
+    Adam divides by the gradient's own size: where that is rounding, its step is rounding's sign.
+    """
+    descent = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.05}
+    config = experiments.small(name, **descent | changes)
+    views = {
+        group: dict(count=view.count, size=view.size, noise=dict(sigma=0.1))
+        for group, view in config.views.items()
+    }
+    with config.unlocked():
+        config.views = views
+    return config.lock()
+
+
+@functools.cache
+def one_device(name):
+    """A program on one device, shared by the tests below."""
+    return Program(smooth(name), devices=jax.devices()[:1])
 
 
 @functools.cache
 def on_one_device(name):
-    return metrics_of(experiments.small(name), 1)
+    program = one_device(name)
+    state = program.init()
+    return on_host(state), *trajectory(program, state, program.batches(0), STEPS)
 
 
 @pytest.mark.parametrize("name", experiments.NAMES)
+def test_eight_devices_are_one_device(name):
+    """Two ways of splitting at once: the batch over eight devices, all large arrays over four."""
+    many = metrics_of(smooth(name, **{"mesh.fsdp": 4}), 8)
+    one = on_one_device(name)
+    compare(one[:2], many[:2])
+    for leaf, value in one[2].items():
+        if value.dtype.kind == "f":
+            # A moment is a sum of gradients whose large parts cancel.
+            close = 1e-4 if leaf.startswith("optimizer/") else 1e-5
+            atol = close * max(1e-3, np.abs(value).max())
+            np.testing.assert_allclose(many[2][leaf], value, rtol=close, atol=atol, err_msg=leaf)
+        else:
+            np.testing.assert_array_equal(many[2][leaf], value, err_msg=leaf)
+
+
 @pytest.mark.parametrize("devices, fsdp", [(2, 1), (8, 1), (8, 4)])
-def test_numbers_do_not_depend_on_the_devices(name, devices, fsdp):
-    config = experiments.small(name, **{"mesh.fsdp": fsdp})
-    compare(on_one_device(name)[:2], metrics_of(config, devices)[:2])
+def test_twenty_steps_do_not_depend_on_the_devices(devices, fsdp):
+    config = experiments.small(FOLLOWED, **{"mesh.fsdp": fsdp})
+    compare(twenty_steps()[:2], metrics_of(config, devices, steps=20)[:2])
+
+
+@functools.cache
+def twenty_steps():
+    return metrics_of(experiments.small(FOLLOWED), 1, steps=20)
 
 
 def compare(one, other):
@@ -62,7 +113,7 @@ def compare(one, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", [FOLLOWED])
 @pytest.mark.parametrize("devices, fsdp", [(2, 1), (2, 2), (8, 1), (8, 8)])
 def test_every_step_of_the_full_config_is_that_of_one_device(name, devices, fsdp):
     """The `digits` preset as it is run: pytest -m slow -k full_config tests/test_common.py.
@@ -75,7 +126,7 @@ def test_every_step_of_the_full_config_is_that_of_one_device(name, devices, fsdp
     split = experiments.merged(config, {"mesh.fsdp": fsdp, "mesh.min_shard_elements": 1})
     one, many = (Program(c, devices=jax.devices()[:n]) for c, n in ((config, 1), (split, devices)))
     state, logs = one.init(), ([], [])
-    for batch, same_batch in itertools.islice(zip(one.batches(0), many.batches(0)), STEPS):
+    for batch, same_batch in itertools.islice(zip(one.batches(0), many.batches(0)), 20):
         copy = jax.device_put(jax.tree.map(jnp.copy, state), many.shardings)
         _, there = many.step(copy, same_batch)
         state, here = one.step(state, batch)
@@ -88,11 +139,37 @@ def test_every_step_of_the_full_config_is_that_of_one_device(name, devices, fsdp
 
 
 @pytest.mark.parametrize("name", experiments.NAMES)
-def test_learns_without_nan(name):
-    _, log, last = on_one_device(name)
+def test_every_network_moves_without_nan(name):
+    first, log, last = on_one_device(name)
     assert np.isfinite([list(entry.values()) for entry in log]).all()
     assert all(np.isfinite(v).all() for v in last.values() if v.dtype.kind == "f")
+    networks = {leaf.split("/")[1] for leaf in last if leaf.startswith("params/")}
+    for network in networks:
+        leaves = [leaf for leaf in last if leaf.startswith(f"params/{network}/")]
+        assert any((first[leaf] != last[leaf]).any() for leaf in leaves), network
+
+
+def test_the_loss_falls():
+    _, log, _ = twenty_steps()
     assert log[-1]["loss"] < log[0]["loss"]
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_restored_from_a_checkpoint_is_never_stopped(name, tmp_path):
+    """Bit for bit, and so for every array that a method keeps: queues, centers, tables, ..."""
+    program = one_device(name)
+    _, log, last = on_one_device(name)
+    state, batches = program.init(), program.batches(0)
+    for _ in range(2):
+        state, _ = program.step(state, next(batches))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state, wait=True)
+    restored = checkpoints.restore(program.shapes, program.shardings)
+    checkpoints.close()
+    again, end = trajectory(program, restored, program.batches(2), STEPS - 2)
+    assert again == log[2:]
+    for leaf, value in last.items():
+        np.testing.assert_array_equal(end[leaf], value, err_msg=leaf)
 
 
 class Killed(Exception):
@@ -126,9 +203,8 @@ def rows(workdir):
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("name", experiments.NAMES)
-def test_killed_and_resumed_is_never_killed(name, tmp_path, monkeypatch, capsys):
-    config = experiments.small(name, **{"train.steps": 8, "checkpoint.every_steps": 3})
+def test_killed_and_resumed_is_never_killed(tmp_path, monkeypatch, capsys):
+    config = experiments.small(FOLLOWED, **{"train.steps": 8, "checkpoint.every_steps": 3})
     whole = run(config, tmp_path / "whole")
     run(config, tmp_path / "cut", kill_at=5, monkeypatch=monkeypatch)
     resumed = run(config, tmp_path / "cut")
@@ -140,7 +216,7 @@ def test_killed_and_resumed_is_never_killed(name, tmp_path, monkeypatch, capsys)
 
 @pytest.mark.parametrize("name", experiments.NAMES)
 def test_microbatches_keep_the_loss_and_its_gradient(name):
-    config = experiments.without_batch_norm(experiments.small(name))
+    config = experiments.without_batch_norm(smooth(name))
     one, parts = (
         Program(experiments.merged(config, {"train.microbatches": k}), devices=jax.devices()[:1])
         for k in (1, 4)
@@ -186,8 +262,7 @@ def test_an_unknown_key_is_refused_with_the_near_name(name):
 
 @pytest.mark.parametrize("name", experiments.NAMES)
 def test_every_encoder_encodes(name):
-    config = experiments.small(name)
-    program = Program(config, devices=jax.devices()[:1])
+    program = one_device(name)
     with jax.set_mesh(program.mesh):
         state = program.init()
         batch = next(program.batches(0))
@@ -197,7 +272,7 @@ def test_every_encoder_encodes(name):
         }
         for encode in program.method.encoders.values():
             out = jax.jit(encode)(state.params, seen, state.extra, batch)
-            assert out["pooled"].shape[0] == config.train.global_batch
+            assert out["pooled"].shape[0] == program.info.global_batch
             assert np.isfinite(out["pooled"]).all() and float(out["pooled"].std()) > 0
 
 
