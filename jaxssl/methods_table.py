@@ -27,6 +27,7 @@ import jax
 
 from jaxssl import config as configs
 from jaxssl.errors import ConfigError
+from jaxssl.markdown import count, filled, spread, table
 from jaxssl.report.writers import read_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -228,25 +229,6 @@ def tables(root: pathlib.Path) -> dict[str, str]:
     return {"methods": methods(root), "numbers": numbers(results(root))}
 
 
-def filled(readme: str, blocks: Mapping[str, str]) -> str:
-    """`readme` with each block between its markers.
-
-    Raises:
-      ConfigError: a marker that is missing.
-
-    >>> filled("<!-- a -->old<!-- /a -->", {"a": "new"})
-    '<!-- a -->\\nnew\\n<!-- /a -->'
-    """
-    for name, block in blocks.items():
-        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, found, rest = readme.partition(start)
-        _, closed, after = rest.partition(end)
-        if not found or not closed:
-            raise ConfigError(f"README.md: expected the markers {start} and {end}")
-        readme = f"{before}{start}\n{block}\n{end}{after}"
-    return readme
-
-
 def methods(root: pathlib.Path) -> str:
     """One row per experiment: its idea, its reference, its presets and how it stands."""
     rows = []
@@ -262,7 +244,7 @@ def methods(root: pathlib.Path) -> str:
             r"arXiv[: ](\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", e.reference
         )
         rows.append((link, e.idea, reference, "<br>".join(stands)))
-    return _table(("method", "idea", "reference", "presets and how they stand"), rows)
+    return table(("method", "idea", "reference", "presets and how they stand"), rows)
 
 
 def verdict(result: Mapping[str, Any]) -> str:
@@ -277,9 +259,9 @@ def verdict(result: Mapping[str, Any]) -> str:
             pairs = zip(entry["trained"], entry.get(control, ()))
             if not all(trained > rival for trained, rival in pairs):
                 lost.append(f"{control.replace('_', ' ')} on {metric}")
-    seeds = _count(len(result["seeds"]), "seed")
+    seeds = count(len(result["seeds"]), "seed")
     if not lost:
-        return f"better than its controls on {_count(len(result['evals']), 'metric')} ({seeds})"
+        return f"better than its controls on {count(len(result['evals']), 'metric')} ({seeds})"
     return f"not better than {', '.join(lost)} ({seeds})"
 
 
@@ -292,18 +274,18 @@ def numbers(measured: Sequence[Mapping[str, Any]]) -> str:
         name = " ".join((f"{r['experiment']}:{r['preset']}", *_overrides(r["changes"], prefix="")))
         for metric, entry in r["evals"].items():
             trained = statistics.fmean(entry["trained"])
-            cells = [_spread(entry["trained"])]
+            cells = [spread(entry["trained"])]
             for control in CONTROLS:
                 if control in entry:
                     gain = 100 * (trained - statistics.fmean(entry[control]))
-                    cells.append(f"{_spread(entry[control])} ({gain:+.1f})")
+                    cells.append(f"{spread(entry[control])} ({gain:+.1f})")
                 else:
                     cells.append("")
             rows.append((f"`{name}`", metric, *cells, str(len(r["seeds"]))))
         seconds = f"{statistics.fmean(r['seconds']):.0f} s of training for each seed"
         commands.append(f"- `{name}`: {seconds} on {r['machine']}\n\n  `{command(r)}`")
     head = ("run", "metric", "trained", "random init (gain)", "raw input (gain)", "seeds")
-    return "\n\n".join((_table(head, rows), *commands))
+    return "\n\n".join((table(head, rows), *commands))
 
 
 def command(result: Mapping[str, Any]) -> str:
@@ -323,21 +305,6 @@ def _literal(value: Any) -> str:
     """A value as the command line takes it: JSON's lists are the config's tuples."""
     tuples: Callable[[Any], Any] = lambda v: tuple(map(tuples, v)) if isinstance(v, list) else v
     return shlex.quote(f"{tuples(value)!r}" if isinstance(value, list) else str(value))
-
-
-def _spread(values: Sequence[float]) -> str:
-    """Percent: the mean over seeds, and their sample standard deviation where there are several."""
-    mean = f"{100 * statistics.fmean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":
