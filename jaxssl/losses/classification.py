@@ -14,7 +14,7 @@ def label_smoothing_cross_entropy(
 
     L = mean_n [lse(l_n) - (1 - a) l_n[y_n] - a mean_k l_n[k]]. Szegedy et al., 2016, "Rethinking
     the inception architecture for computer vision", arXiv 1512.00567. With the sample's index as
-    its label, K = N and a = 0.8 it is the loss of Balestriero et al., 2024, "Occam's razor for self
+    its label, K = N and a = 0.8 it is the loss of Ibrahim et al., 2024, "Occam's razor for self
     supervised learning: what is sufficient to learn good representations?", arXiv 2406.10743. Some
     implementations spread a over the K - 1 other classes: a smoothing of a K / (K - 1) here.
 
