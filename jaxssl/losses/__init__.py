@@ -44,6 +44,7 @@ Where published forms of LeJEPA differ, this one follows the first column:
 """
 
 from jaxssl.losses.classification import kl_divergence, label_smoothing_cross_entropy
+from jaxssl.losses.clustering import cluster_cross_entropy, sinkhorn, swav
 from jaxssl.losses.combine import (
     masked_mean,
     over_pairs,
@@ -52,6 +53,7 @@ from jaxssl.losses.combine import (
     sum_of,
     weighted,
 )
+from jaxssl.losses.distillation import dino, ibot, koleo, msn
 from jaxssl.losses.gaussian import (
     anderson_darling,
     cramer_von_mises,
@@ -87,26 +89,32 @@ from jaxssl.losses.variational import (
 __all__ = [
     "anderson_darling",
     "byol",
+    "cluster_cross_entropy",
     "cosine_denoising",
     "cosine_divergence",
     "cramer_von_mises",
+    "dino",
     "epps_pulley",
     "extended_jarque_bera",
     "gaussian_denoising",
     "gaussian_kl",
     "half_line_knots",
+    "ibot",
     "kl_divergence",
+    "koleo",
     "label_smoothing_cross_entropy",
     "lejepa_prediction",
     "low_bias_uniformity",
     "mae",
     "masked_mean",
+    "msn",
     "over_pairs",
     "over_views",
     "random_directions",
     "scheduled",
     "sigreg",
     "simsiam",
+    "sinkhorn",
     "sliced",
     "sliced_anderson_darling",
     "sliced_cramer_von_mises",
@@ -114,6 +122,7 @@ __all__ = [
     "sliced_vcreg",
     "sliced_watson",
     "sum_of",
+    "swav",
     "vcreg",
     "view_mean_prediction",
     "watson",

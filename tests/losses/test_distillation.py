@@ -1,0 +1,121 @@
+"""Distillation over prototypes, and KoLeo: published values, invariants, devices, errors."""
+
+import golden
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxssl import losses
+from jaxssl.errors import ConfigError
+
+
+def normal(seed, *shape):
+    return np.float32(np.random.default_rng(seed).normal(size=shape))
+
+
+@pytest.mark.parametrize("case", golden.CASES)
+@pytest.mark.parametrize("name", ["dino", "ibot", "msn", "koleo"])
+def test_golden(shared, name, case):
+    golden.check(shared, name, case, getattr(losses, name))
+
+
+def test_one_constant_on_teacher_and_center_changes_nothing():
+    student, teacher, center = normal(0, 3, 8, 4), normal(1, 2, 8, 4), normal(2, 4)
+    moved = losses.dino(student, teacher + center, center=center)
+    plain = losses.dino(student, teacher, center=jnp.zeros(4))
+    np.testing.assert_allclose(moved, plain, rtol=1e-5)
+
+
+def test_dino_leaves_out_the_teachers_own_view():
+    student, teacher = normal(0, 2, 8, 4), normal(1, 1, 8, 4)
+    grad = jax.grad(lambda s: losses.dino(s, teacher, center=jnp.zeros(4)))(student)
+    assert not np.any(grad[0]) and np.any(grad[1])
+
+
+def test_ibot_counts_masked_patches_alone():
+    scores, mask = normal(0, 4, 5, 6), np.zeros((4, 5), bool)
+    mask[:2, :3] = True
+    loss = lambda s, m: losses.ibot(s, scores, m, center=jnp.zeros(6))
+    grad = jax.grad(loss)(scores + 1, mask)
+    assert not np.any(grad[~mask]) and np.all(np.abs(grad[mask]).sum(-1) > 0)
+    # Images without a mask add 0 and count in the mean.
+    both = losses.ibot(scores[:2], scores[:2], mask[:2], center=jnp.zeros(6))
+    np.testing.assert_allclose(loss(scores, mask), both / 2, rtol=1e-5)
+
+
+def test_msn_sharpens_its_targets():
+    q = np.eye(2, dtype=np.float32)
+    # The angle at which softmax of the two cosines is [.6, .4]; sharpened, [.835052, .164948].
+    angle = np.arccos(np.log(1.5) / np.sqrt(2)) - np.pi / 4
+    z = np.float32([[np.cos(angle), np.sin(angle)]])
+    value = losses.msn(z, z, q, temperature=1.0, iterations=0, entropy_weight=0.0)
+    expected = -(0.835052 * np.log(0.6) + 0.164948 * np.log(0.4))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_msn_entropy_is_lost_where_all_anchors_share_a_prototype():
+    q = np.eye(2, dtype=np.float32)
+    fields = dict(temperature=0.01, iterations=0)
+
+    def lost(z):
+        without = losses.msn(z, z, q, entropy_weight=0.0, **fields)
+        return float(losses.msn(z, z, q, entropy_weight=1.0, **fields) - without)
+
+    assert lost(q) == pytest.approx(0, abs=1e-6)
+    assert lost(q[[0, 0]]) == pytest.approx(np.log(2), rel=1e-5)
+
+
+def test_msn_of_stacked_views_is_that_of_rows():
+    anchors, targets, q = normal(0, 3, 8, 4), normal(1, 1, 8, 4), normal(2, 6, 4)
+    np.testing.assert_allclose(
+        losses.msn(anchors, targets, q),
+        losses.msn(anchors.reshape(24, 4), targets[0], q),
+        rtol=1e-6,
+    )
+
+
+def test_koleo_does_not_know_the_order_and_survives_equal_samples():
+    z = normal(0, 12, 4)
+    shuffled = np.random.default_rng(1).permutation(z)
+    np.testing.assert_allclose(losses.koleo(shuffled), losses.koleo(z), rtol=1e-5)
+    z[3] = z[7]
+    value, grad = jax.value_and_grad(losses.koleo)(z)
+    assert np.isfinite(grad).all() and float(value) > losses.koleo(shuffled)
+    assert np.isfinite(jax.grad(losses.koleo)(np.zeros((4, 3), np.float32))).all()
+
+
+def test_koleo_descends_to_a_wider_spread():
+    start = z = losses.clustering.unit(jnp.asarray(normal(0, 8, 2)))
+    nearest = lambda z: np.sort(1 - np.asarray(z @ z.T), 1)[:, 1].min()
+    step = jax.jit(lambda z: losses.clustering.unit(z - 0.02 * jax.grad(losses.koleo)(z)))
+    for _ in range(50):
+        z = step(z)
+    assert nearest(z) > 2 * nearest(start)
+
+
+def test_devices():
+    student, teacher, center = normal(0, 3, 16, 8), normal(1, 2, 16, 8), normal(2, 8)
+    dino = lambda s, t, c: losses.dino(s, t, center=c)
+    golden.check_devices(dino, [student, teacher, center], [1, 1, None])
+    golden.check_devices(losses.msn, [student, teacher[:1], normal(3, 6, 8)], [1, 1, None])
+    golden.check_devices(losses.koleo, [normal(4, 32, 8)], [0])
+    mask = np.random.default_rng(5).random((16, 6)) < 0.5
+    ibot = lambda s, t, c, m: losses.ibot(s, t, m, center=c)
+    golden.check_devices(ibot, [normal(6, 16, 6, 8), normal(7, 16, 6, 8), center, mask], [0] * 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: losses.dino(jnp.ones((1, 4, 2)), jnp.ones((2, 4, 2)), center=jnp.ones(2)), "tea"),
+        (lambda: losses.dino(jnp.ones((1, 4, 2)), jnp.ones((1, 4, 2)), center=jnp.ones(2)), "stu"),
+        (lambda: losses.msn(jnp.ones((2, 4, 2)), jnp.ones((2, 4, 2)), jnp.ones((3, 2))), "targets"),
+        (lambda: losses.msn(jnp.ones((5, 2)), jnp.ones((4, 2)), jnp.ones((3, 2))), "anchors"),
+        (lambda: losses.koleo(jnp.ones((1, 2))), "z: found 1 sample"),
+    ],
+)
+def test_errors_name_the_argument(call, text):
+    with pytest.raises(ConfigError, match=text) as error:
+        call()
+    assert "expected" in str(error.value) and "\n" not in str(error.value)
