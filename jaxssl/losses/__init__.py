@@ -54,6 +54,7 @@ from jaxssl.losses.combine import (
     weighted,
 )
 from jaxssl.losses.distillation import dino, ibot, koleo, msn
+from jaxssl.losses.feature_search import search_distillation
 from jaxssl.losses.gaussian import (
     anderson_darling,
     cramer_von_mises,
@@ -71,6 +72,7 @@ from jaxssl.losses.gaussian import (
     vcreg,
     watson,
 )
+from jaxssl.losses.mining import mine_neighbors
 from jaxssl.losses.reconstruction import mae
 from jaxssl.losses.regression import (
     byol,
@@ -107,11 +109,13 @@ __all__ = [
     "low_bias_uniformity",
     "mae",
     "masked_mean",
+    "mine_neighbors",
     "msn",
     "over_pairs",
     "over_views",
     "random_directions",
     "scheduled",
+    "search_distillation",
     "sigreg",
     "simsiam",
     "sinkhorn",
