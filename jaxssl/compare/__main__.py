@@ -1,0 +1,83 @@
+"""Runs, collects and shows a comparison of experiments at one compute budget.
+
+python -m jaxssl.compare --workdir=runs/compare                   # makes the runs
+python -m jaxssl.compare --render --workdir=runs/compare          # puts them on record and shows
+python -m jaxssl.compare --render | --check                       # from the record alone
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from jaxssl.compare import render, runs
+from jaxssl.errors import ConfigError
+from jaxssl.markdown import count, filled
+from jaxssl.methods_table import ROOT
+
+VIEWS = 300_000
+
+
+def main(argv: Sequence[str] | None = None, root: pathlib.Path = ROOT) -> int:
+    """The exit code: 0 done, 1 a run failed or README.md is not current, 2 bad input."""
+    parser = argparse.ArgumentParser(prog="jaxssl.compare", allow_abbrev=False)
+    parser.add_argument("--workdir", type=pathlib.Path, help="holds a folder for each run")
+    parser.add_argument("--experiments", default="all", help="names with commas between, or all")
+    parser.add_argument("--seeds", default="0", help="with commas between")
+    parser.add_argument("--views", type=float, default=VIEWS, help="encoded in each run")
+    parser.add_argument("--machine", default="", help="in words, if it is not this one's own name")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--render", action="store_true", help="write README.md and the figure")
+    what.add_argument("--check", action="store_true", help="fail where they are not current")
+    flags = parser.parse_args(argv)
+    try:
+        if flags.render or flags.check:
+            return _show(root, flags.workdir, flags.check)
+        if flags.workdir is None:
+            raise ConfigError("--workdir: missing; expected a folder for the runs")
+        names = [] if flags.experiments == "all" else flags.experiments.split(",")
+        runs.check_folder(flags.workdir, flags.views)
+        planned = runs.plan(root, flags.workdir, names, _seeds(flags.seeds))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    failures = runs.execute(planned, flags.views, flags.machine)
+    for run, reason in failures.items():
+        print(f"failed: {run.experiment} seed {run.seed}: {reason}", file=sys.stderr)
+    print(f"{count(len(planned) - len(failures), 'run')} of {len(planned)} finished")
+    print(f"python -m jaxssl.compare --render --workdir={flags.workdir}")
+    return 1 if failures else 0
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        found = [int(word) for word in text.split(",")]
+    except ValueError:
+        found = [-1]
+    if min(found) < 0 or len(set(found)) < len(found):
+        raise ConfigError(f"--seeds: found {text!r}, expected whole numbers, each once, as 0,1,2")
+    return found
+
+
+def _show(root: pathlib.Path, workdir: pathlib.Path | None, check: bool) -> int:
+    """Writes README's block and the figure, or says whether they are current."""
+    if workdir is not None and not check:
+        render.write_record(root, runs.collect(workdir))
+    record, titles = render.read(root), render.titles(root)
+    readme = root / "README.md"
+    old = readme.read_text() if readme.exists() else ""
+    wanted = {readme: filled(old, {"comparison": render.block(record, titles)})}
+    if record:
+        wanted[root / render.FIGURE] = render.figure(record, titles)
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        if check:
+            print(f"{path.name}: not current; run python -m jaxssl.compare --render")
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(wanted[path])
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

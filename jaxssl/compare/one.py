@@ -1,0 +1,73 @@
+"""One run of a comparison: `python -m jaxssl.compare.one --config=FILE --workdir=DIR --views=N`.
+
+In a process of its own, so that its failure is its own and its memory is returned. Beside the
+workdir, `DIR.json` says what the run is made of.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jaxssl import config as configs
+from jaxssl import methods_table, train
+from jaxssl.compare import budget
+from jaxssl.errors import ConfigError
+from jaxssl.report.writers import write_json
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code, as that of `jaxssl.main`."""
+    parser = argparse.ArgumentParser(prog="jaxssl.compare.one", allow_abbrev=False)
+    parser.add_argument("--config", required=True, help="the config file, without a preset")
+    parser.add_argument("--workdir", required=True, type=pathlib.Path)
+    parser.add_argument("--views", required=True, type=float, help="full views to encode")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--machine", default="", help="its name in the record, if not this one's")
+    flags = parser.parse_args(argv)
+    try:
+        run(flags.config, flags.workdir, flags.views, flags.seed, flags.machine)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except train.Diverged as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(file: str, workdir: pathlib.Path, views: float, seed: int, machine: str = "") -> None:
+    """Counts the views of a step, writes down what the run is made of, and runs it.
+
+    Raises:
+      ConfigError, Diverged: as `jaxssl.train.run`.
+    """
+    plain = configs.load(f"{file}:{budget.PRESET}")
+    found = budget.cost(plain, budget.full_view(budget.PRESET))
+    length = budget.steps(views, found)
+    config = configs.merged(plain, {**budget.changes(plain, length), "train.seed": seed})
+    facts: dict[str, Any] = {
+        "experiment": plain.name,
+        "seed": seed,
+        "views": views,
+        "views_per_step": found.views,
+        "steps": length,
+        "labels": found.labels,
+        "own_encoder": budget.own_encoder(plain, budget.PRESET),
+        "machine": machine or methods_table.machine(),
+        "plain": configs.to_dict(plain),
+        "config": configs.to_dict(config),
+    }
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    write_json(facts_path(workdir), facts)
+    train.run(config, workdir)
+
+
+def facts_path(workdir: pathlib.Path) -> pathlib.Path:
+    """Where it is written what the run in `workdir` is made of."""
+    return workdir.with_name(f"{workdir.name}.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""The runs of a comparison: planned, made one after another, and collected.
+
+A run that is finished is not made again; one that was cut short goes on from its last checkpoint.
+"""
+
+import contextlib
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from jaxssl import config as configs
+from jaxssl import methods_table
+from jaxssl.compare.budget import PRESET
+from jaxssl.compare.one import facts_path
+from jaxssl.errors import ConfigError, near
+from jaxssl.report import human
+from jaxssl.report.writers import read_json
+
+METRICS = {"knn": "knn/accuracy", "linear": "linear/accuracy", "rankme": "features/rankme"}
+KINDS = ("trained", *methods_table.CONTROLS)
+
+
+class Run(NamedTuple):
+    """One experiment at one seed, in a folder of the comparison's."""
+
+    experiment: str
+    seed: int
+    file: pathlib.Path
+    workdir: pathlib.Path
+
+    @property
+    def log(self) -> pathlib.Path:
+        """What the run printed."""
+        return self.workdir.with_name(f"{self.workdir.name}.log")
+
+
+def plan(
+    root: pathlib.Path, folder: pathlib.Path, names: Sequence[str], seeds: Sequence[int]
+) -> list[Run]:
+    """Every named experiment at every seed; no names are all experiments that have the preset.
+
+    Raises:
+      ConfigError: an unknown experiment, or one without the preset.
+    """
+    presets = {e.name: e.presets for e in methods_table.experiments(root)}
+    fit = [name for name in presets if PRESET in presets[name]]
+    for name in names:
+        if name not in presets:
+            raise ConfigError(f"--experiments: no {name!r}{near(name, presets)}")
+        if name not in fit:
+            raise ConfigError(f"--experiments: {name!r} has no preset {PRESET!r}")
+    files = {name: root / "experiments" / f"{name}.py" for name in presets}
+    return [
+        Run(name, seed, files[name], folder / f"{name}-{seed}")
+        for seed in seeds
+        for name in dict.fromkeys(names or fit)
+    ]
+
+
+def check_folder(folder: pathlib.Path, views: float) -> None:
+    """Refuses a folder with runs of another budget: they are never put in one table.
+
+    Raises:
+      ConfigError: it holds some.
+    """
+    for facts in _all_facts(folder):
+        if facts["views"] != views:
+            raise ConfigError(
+                f"--workdir={folder}: found runs of --views={facts['views']:g}, expected "
+                f"{views:g}; use a new folder"
+            )
+
+
+def finished(run: Run, views: float) -> bool:
+    """Whether the run is there, whole, and of today's config and this budget.
+
+    Raises:
+      ConfigError: the config cannot be loaded.
+    """
+    facts, summary = _facts(run.workdir), _summary(run.workdir)
+    if not facts or summary.get("status") != "finished" or facts["views"] != views:
+        return False
+    today = configs.to_dict(configs.load(f"{run.file}:{PRESET}"))
+    return not configs.differences(facts["plain"], today) and _is_own(run.workdir, facts)
+
+
+def execute(
+    runs: Sequence[Run], views: float, machine: str = "", console: Console | None = None
+) -> dict[Run, str]:
+    """Makes the runs that are not finished, and says which failed and why, in one line each."""
+    console = console or Console(stderr=True, soft_wrap=True)
+    failures: dict[Run, str] = {}
+    spent: list[float] = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=len(runs), left="")
+        for done, run in enumerate(runs):
+            name = f"{run.experiment} seed {run.seed}"
+            bar.update(task, description=name, completed=done)
+            began = time.perf_counter()
+            failed, skipped = "", False
+            try:
+                skipped = finished(run, views)
+                failed = "" if skipped else _start(run, views, machine)
+            except ConfigError as error:
+                failed = f"error: {error}"
+            if not skipped:
+                spent.append(time.perf_counter() - began)
+            if failed:
+                failures[run] = failed
+            word = failed or f"{'finished before' if skipped else 'done'}, {_shown(run)}"
+            left = _left(spent, len(runs) - done - 1)
+            line = f"[{done + 1}/{len(runs)}] {name}: {word} | {left}"
+            bar.console.print(line, markup=False, highlight=False)
+            bar.update(task, completed=done + 1, left=left)
+    return failures
+
+
+def _left(spent: Sequence[float], runs: int) -> str:
+    """Time left, if the runs to come take as long as those that were made."""
+    if not runs:
+        return "left 0 s"
+    if not spent:
+        return "left ?"
+    return f"left {human.duration(sum(spent) / len(spent) * runs)}"
+
+
+def _start(run: Run, views: float, machine: str) -> str:
+    """Makes one run in a process of its own; why it failed, or nothing."""
+    words = [sys.executable, "-m", "jaxssl.compare.one", f"--config={run.file}"]
+    words += [f"--workdir={run.workdir}", f"--views={views:.17g}", f"--seed={run.seed}"]
+    words += [f"--machine={machine}"]
+    run.log.parent.mkdir(parents=True, exist_ok=True)
+    with run.log.open("w") as log, _signals_stop():
+        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            code = process.wait()
+        finally:
+            if process.poll() is None:  # this command is being stopped: the run saves, and ends
+                process.terminate()
+                process.wait()
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}; its log is {run.log}"
+    if code:
+        return _reason(run.log)
+    status = _summary(run.workdir).get("status", "without a summary")
+    return "" if status == "finished" else f"{status}; start the command again to go on"
+
+
+def _reason(log: pathlib.Path) -> str:
+    """The one line in which a run says why it ended, else the last that it printed."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith(("error: ", "stopped: "))]
+    return said[-1] if said else f"{lines[-1] if lines else 'no word'}; its log is {log}"
+
+
+@contextlib.contextmanager
+def _signals_stop() -> Iterator[None]:
+    """SIGTERM unwinds this process, so that the one it waits for is told to stop, too."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    old = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+def _shown(run: Run) -> str:
+    summary = _summary(run.workdir)
+    knn, linear, rank = (summary["evals"][m]["trained"] for m in METRICS.values())
+    seconds = human.duration(summary["seconds"])
+    return f"kNN {100 * knn:.1f}, linear {100 * linear:.1f}, RankMe {rank:.1f}, {seconds}"
+
+
+# ------------------------------------------------------------------ collecting
+
+
+def collect(folder: pathlib.Path) -> dict[str, Any]:
+    """What the runs in `folder` give: one row per experiment, its seeds together.
+
+    A run whose loss became not finite is a row's `diverged`; runs under way are left out.
+
+    Raises:
+      ConfigError: no run is finished, or the runs are of several budgets.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    views: set[float] = set()
+    for facts in _all_facts(folder):
+        workdir = folder / f"{facts['experiment']}-{facts['seed']}"
+        summary = _summary(workdir)
+        if summary.get("status") not in ("finished", "failed") or not _is_own(workdir, facts):
+            continue
+        views.add(facts["views"])
+        fields = ("experiment", "labels", "own_encoder", "views_per_step", "steps")
+        row = rows.setdefault(
+            facts["experiment"],
+            {name: facts[name] for name in fields}
+            | {"seeds": [], "seconds": [], "machines": [], "diverged": {}}
+            | {"evals": {m: {kind: [] for kind in KINDS} for m in METRICS}},
+        )
+        if summary["status"] == "failed":
+            row["diverged"][str(facts["seed"])] = summary.get("reason", "")
+            continue
+        row["seeds"].append(facts["seed"])
+        row["seconds"].append(round(summary["seconds"], 1))
+        row["machines"] = sorted({*row["machines"], facts["machine"]})
+        for metric, name in METRICS.items():
+            for kind in KINDS:
+                row["evals"][metric][kind].append(round(float(summary["evals"][name][kind]), 5))
+    if not rows:
+        raise ConfigError(f"--workdir={folder}: no finished run; expected those of a comparison")
+    if len(views) > 1:
+        found = ", ".join(f"{v:g}" for v in sorted(views))
+        raise ConfigError(f"--workdir={folder}: found runs of --views={found}; expected one")
+    return {"preset": PRESET, "views": views.pop(), "rows": [rows[name] for name in sorted(rows)]}
+
+
+def _all_facts(folder: pathlib.Path) -> list[dict[str, Any]]:
+    found = [read_json(path) for path in sorted(folder.glob("*-*.json"))]
+    return sorted(found, key=lambda facts: (facts["experiment"], facts["seed"]))
+
+
+def _facts(workdir: pathlib.Path) -> dict[str, Any]:
+    path = facts_path(workdir)
+    return read_json(path) if path.exists() else {}
+
+
+def _summary(workdir: pathlib.Path) -> dict[str, Any]:
+    path = workdir / "summary.json"
+    return read_json(path) if path.exists() else {}
+
+
+def _is_own(workdir: pathlib.Path, facts: dict[str, Any]) -> bool:
+    """Whether the workdir holds the run that its facts speak of, and no older one."""
+    return not configs.differences(read_json(workdir / "config.json"), facts["config"])

@@ -1,0 +1,287 @@
+"""The comparison at equal compute: what a step costs, the runs, the record and what it shows."""
+
+import json
+import shutil
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+import tiny
+
+from jaxssl import config as configs
+from jaxssl.compare import budget, one, render, runs
+from jaxssl.compare.__main__ import main
+from jaxssl.errors import ConfigError
+from jaxssl.report.writers import read_json, write_json, write_summary
+
+# The tiny run as an experiment; its "cifar10" is the digits, with views of half the full side.
+TINY = '''"""{title}: an idea.
+
+Doe (2020), A small idea, arXiv 2001.00001.
+"""
+''' + tiny.FILE.replace("base.vision(preset)", 'base.vision("digits")').replace(
+    "size=8, noise", "size=12, noise"
+)
+README = "# Title\n<!-- comparison -->\n<!-- /comparison -->\nend\n"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A project with three experiments, of which one has not the preset."""
+    folder = tmp_path / "root" / "experiments"
+    folder.mkdir(parents=True)
+    for name in ("small", "other"):
+        (folder / f"{name}.py").write_text(TINY.replace("{title}", name.title()))
+    plain = TINY.replace("{title}", "Plain").replace('("digits", "cifar10")', '("digits",)')
+    (folder / "plain.py").write_text(plain)
+    (folder.parent / "README.md").write_text(README)
+    return folder.parent
+
+
+# ------------------------------------------------------------------ what a step costs
+
+
+def with_teacher(folder):
+    """Two full and three small views; a teacher that sees the full ones."""
+    config = tiny.load(folder)
+    with config.unlocked():
+        config.views.local = dict(count=3, size=4, noise=dict(sigma=0.1))
+        config.teachers.ema = dict(rule="ema", follows=("encoder", "projector"), decay=0.9)
+        config.losses.taught = dict(
+            fn="view_mean_prediction", student="projection", teacher="ema/projection", pairs="all"
+        )
+    return config
+
+
+def test_views_are_those_of_student_and_teachers_by_their_pixels(tmp_path):
+    full = 8 * 8
+    # 32 samples: 2 full views and 3 of a quarter of the pixels; the teacher's 2 full ones.
+    assert budget.cost(with_teacher(tmp_path), full).views == 32 * (2 + 3 / 4) + 32 * 2
+    assert budget.cost(tiny.load(tmp_path), full).views == 32 * 2
+    assert budget.cost(tiny.load(tmp_path), 4 * full).views == 32 * 2 / 4
+
+
+def test_microbatches_and_tokens_left_out_count_as_what_is_encoded(tmp_path):
+    config = tiny.load(tmp_path)
+    with config.unlocked():
+        vit = dict(width=8, depth=1, heads=2, patch=2, image_size=8)
+        config.encoder = dict(name="vit", **vit)
+        config.student.projector.norm = "layer"
+        config.train.microbatches = 4
+    assert budget.cost(config, 64).views == 32 * 2
+    with config.unlocked():
+        config.method_options.drop_tokens = {"global": 0.75}
+    assert budget.cost(config, 64).views == 32 * 2 / 4
+
+
+def test_a_loss_that_reads_the_labels_is_told_from_one_that_does_not(tmp_path):
+    config = tiny.load(tmp_path)
+    assert not budget.cost(config, 64).labels
+    with config.unlocked():
+        config.losses.classes = dict(
+            fn="label_smoothing_cross_entropy",
+            student="projection",
+            pairs="single",
+            labels=dict(batch="label"),
+        )
+    assert budget.cost(config, 64) == budget.Cost(64.0, labels=True)
+
+
+def test_what_cannot_be_counted_is_refused(tmp_path, monkeypatch):
+    stages = tiny.load(tmp_path, stages=({"name": "a"}, {"name": "b"}))
+    with pytest.raises(ConfigError, match=r"stages.*one stage"):
+        budget.cost(stages, 64)
+    monkeypatch.setattr(budget._Watch, "__call__", lambda self, call, a, k, _: call(*a, **k))
+    with pytest.raises(ConfigError, match="no image enters an encoder"):
+        budget.cost(tiny.load(tmp_path), 64)
+
+
+def test_the_budget_is_never_exceeded():
+    assert budget.steps(1000, budget.Cost(64.0, labels=False)) == 15
+    assert budget.steps(960, budget.Cost(64.0, labels=False)) == 15
+    with pytest.raises(ConfigError, match=r"--views=63.*64 of one step"):
+        budget.steps(63, budget.Cost(64.0, labels=False))
+
+
+def test_only_the_length_the_warm_ups_and_the_evaluations_change(tmp_path):
+    config = tiny.load(tmp_path)
+    with config.unlocked():
+        config.optimizer.learning_rate = ("warmup_cosine", 0.1, 700, 0.01)
+        heads = dict(match="projector", own_learning_rate=("warmup_linear", 0.2, 9))
+        config.optimizer.groups = dict(heads=heads)
+    changed = budget.changes(config, 50)
+    after = configs.merged(config, changed)
+    assert after.optimizer.learning_rate == ("warmup_cosine", 0.1, 5, 0.01)
+    assert after.optimizer.groups.heads.own_learning_rate == ("warmup_linear", 0.2, 5)
+    assert after.train.steps == 50 and after.evals.every_steps == 0
+    assert after.evals.linear.to_dict() == {"c": 1.0, "max_iterations": 100}
+    sections = {key.split(".")[0] for key in changed}
+    assert sections == {"train", "evals", "checkpoint", "optimizer"}
+    assert after.train.global_batch == config.train.global_batch
+
+
+# ------------------------------------------------------------------ the runs
+
+
+def test_runs_are_made_once_and_a_failure_ends_itself_alone(root, tmp_path, capsys, monkeypatch):
+    """Views have a quarter of the full view's pixels: 2 of 32 samples are 16 views a step."""
+    bad = root / "experiments" / "other.py"
+    bad.write_text(bad.read_text().replace('"lejepa_prediction"', '"lejepa_predicton"'))
+    folder = tmp_path / "runs"
+    words = [f"--workdir={folder}", "--experiments=small,other", "--views=50", "--machine=a box"]
+    assert main(words, root) == 1
+    printed = capsys.readouterr()
+    assert "1 run of 2 finished" in printed.out
+    (failed,) = [line for line in printed.err.splitlines() if line.startswith("failed: ")]
+    assert failed.startswith("failed: other seed 0: error: losses.prediction.fn: no loss")
+    summary = read_json(folder / "small-0" / "summary.json")
+    assert summary["status"] == "finished" and summary["step"] == 3
+
+    # The same command again: what is finished is not made again.
+    started = []
+    monkeypatch.setattr(runs, "_start", lambda run, *_: started.append(run.experiment) or "no")
+    assert main(words, root) == 1
+    assert started == ["other"]
+    assert "small seed 0: finished before, kNN" in capsys.readouterr().err
+    # An experiment that is another one today is not the one that was run.
+    small = root / "experiments" / "small.py"
+    small.write_text(small.read_text().replace("weight=0.02", "weight=0.03"))
+    assert not runs.finished(runs.plan(root, folder, ["small"], [0])[0], 50)
+
+    # The record holds the run, and no path of this machine.
+    assert main(["--render", f"--workdir={folder}"], root) == 0
+    text = (root / render.RECORD).read_text()
+    (row,) = json.loads(text)["rows"]
+    assert (row["experiment"], row["steps"], row["views_per_step"]) == ("small", 3, 16.0)
+    assert row["own_encoder"] and not row["labels"] and row["machines"] == ["a box"]
+    assert {len(v) for kinds in row["evals"].values() for v in kinds.values()} == {1}
+    assert str(tmp_path) not in text and "data" not in text
+    assert main(["--check"], root) == 0
+
+    # Runs of another budget never come into this folder.
+    assert main([*words[:2], "--views=60"], root) == 2
+    assert "--views=50, expected 60; use a new folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--experiments=smal"], "no 'smal'; did you mean 'small'?"),
+        (["--experiments=small,plain"], "'plain' has no preset 'cifar10'"),
+        (["--seeds=0,x"], "--seeds: found '0,x'"),
+        (["--seeds=1,1"], "--seeds: found '1,1'"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_runs(root, tmp_path, words, message, capsys):
+    folder = tmp_path / "runs"
+    assert main([f"--workdir={folder}", *words], root) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
+    assert not folder.exists()
+    assert main(words, root) == 2  # no folder to run in
+
+
+def test_all_means_every_experiment_with_the_preset_seed_by_seed(root, tmp_path):
+    planned = runs.plan(root, tmp_path, [], [0, 1])
+    found = [(run.experiment, run.seed) for run in planned]
+    assert found == [("other", 0), ("small", 0), ("other", 1), ("small", 1)]
+
+
+# ------------------------------------------------------------------ the record and what it shows
+
+
+def leave(folder, name, seed, knn, status="finished", **more):
+    """A run as it is left behind."""
+    facts = dict(experiment=name, seed=seed, views=960.0, views_per_step=64.0, steps=15)
+    facts |= dict(labels=False, own_encoder=False, machine="a box", plain={}, config={"a": 1})
+    workdir = folder / f"{name}-{seed}"
+    workdir.mkdir(parents=True)
+    write_json(one.facts_path(workdir), facts | more)
+    write_json(workdir / "config.json", {"a": 1})
+    evals = {
+        "knn/accuracy": {"trained": knn, "random_init": 0.4 + 0.02 * seed, "raw_input": 0.33},
+        "linear/accuracy": {"trained": 0.6, "random_init": 0.5, "raw_input": 0.45},
+        "features/rankme": {"trained": 20.0, "random_init": 5.0, "raw_input": 7.0, "better": None},
+    }
+    reason = {"reason": "step 7: loss is nan"} if status == "failed" else {}
+    write_summary(workdir, status=status, step=15, seconds=60.0, evals=evals, **reason)
+
+
+def shown(root):
+    """The rows of README's table as lists of cells, without its head."""
+    lines = [ln for ln in (root / "README.md").read_text().splitlines() if ln.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_rows_are_sorted_and_marked_beside_the_controls(root, tmp_path):
+    folder = tmp_path / "runs"
+    for seed, knn in ((0, 0.52), (1, 0.56)):
+        leave(folder, "small", seed, knn)
+    leave(folder, "other", 0, 0.40)  # exactly its random init
+    leave(folder, "wide", 0, 0.58, own_encoder=True)
+    leave(folder, "supervised", 0, 0.70, labels=True)
+    leave(folder, "broken", 0, 0.10, status="failed")
+    leave(folder, "half", 0, 0.90, status="running")
+    assert main(["--render", f"--workdir={folder}"], root) == 0
+    rows = {cells[0]: cells[1:] for cells in shown(root)}
+    assert list(rows) == [
+        "supervised ‡",
+        "wide †",
+        "[Small](experiments/small.py)",
+        "**random init**",
+        "[Other](experiments/other.py) ▼",
+        "**raw pixels**",
+    ]
+    small = ["54.0 ± 2.8", "60.0 ± 0.0", "20.0 ± 0.0", "15 × 64", "1 min 00 s", "2"]
+    assert rows["[Small](experiments/small.py)"] == small
+    assert rows["**random init**"] == ["41.0 ± 1.4", "50.0 ± 0.0", "5.0 ± 0.0", "", "", "2"]
+    text = (root / "README.md").read_text()
+    assert "- broken, seed 0: step 7: loss is nan" in text and "half" not in text
+    assert "▼ kNN at or below random init of the same run; † an encoder of its own" in text
+    assert "--workdir=runs/compare --seeds=0,1 --views=960`" in text and "on a box" in text
+    assert text.startswith("# Title\n") and text.endswith("\nend\n")
+
+
+def test_the_figure_has_a_bar_for_each_method_and_a_line_for_each_control(root, tmp_path):
+    leave(tmp_path, "small", 0, 0.5)
+    leave(tmp_path, "a&b", 0, 0.3)
+    record = runs.collect(tmp_path)
+    svg = ElementTree.fromstring(render.figure(record, {"small": "Small <one>"}))
+    words = ["".join(text.itertext()) for text in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"Small <one>", "a&b ▼", "50.0", "30.0"} <= set(words)
+    assert "random init 40.0" in words and "raw pixels 33.0" in words
+    small, lost = [
+        bar for bar in svg.iter("{http://www.w3.org/2000/svg}rect") if bar.get("rx") == "2"
+    ]
+    assert float(small.get("width")) / float(lost.get("width")) == pytest.approx(5 / 3, rel=1e-3)
+    assert small.get("fill") != lost.get("fill")
+
+
+def test_check_fails_until_render(root, tmp_path, capsys):
+    assert main(["--render"], root) == 0
+    assert "Nothing is measured yet." in (root / "README.md").read_text()
+    assert main(["--check"], root) == 0
+    leave(tmp_path / "runs", "small", 0, 0.5)
+    render.write_record(root, runs.collect(tmp_path / "runs"))
+    capsys.readouterr()
+    assert main(["--check"], root) == 1
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "README.md",
+        "comparison.svg",
+    ]
+    assert main(["--render"], root) == 0 and main(["--check"], root) == 0
+
+
+def test_what_is_no_comparison_is_refused(root, tmp_path, capsys):
+    assert main(["--render", f"--workdir={tmp_path / 'nowhere'}"], root) == 2
+    leave(tmp_path / "runs", "small", 0, 0.5)
+    leave(tmp_path / "runs", "other", 0, 0.5, views=50.0)
+    assert main(["--render", f"--workdir={tmp_path / 'runs'}"], root) == 2
+    # A folder with a run of an older config does not count as the run of today's.
+    shutil.rmtree(tmp_path / "runs")
+    leave(tmp_path / "runs", "small", 0, 0.5, config={"a": 2})
+    assert main(["--render", f"--workdir={tmp_path / 'runs'}"], root) == 2
+    printed = capsys.readouterr().err.splitlines()
+    assert "nowhere: no finished run" in printed[0]
+    assert "--views=50, 960; expected one" in printed[1]
+    assert "runs: no finished run" in printed[2] and len(printed) == 3
+    assert not (root / render.RECORD).exists()
