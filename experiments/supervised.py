@@ -1,0 +1,40 @@
+"""Supervised: cross-entropy with the labels, the control of the methods; not self-supervised.
+
+The same encoder, views and optimizer as the methods, and a linear layer on the encoder's output:
+what the labels themselves give at equal compute.
+
+  python -m jaxssl.main --config=experiments/supervised.py --workdir=runs/supervised
+"""
+
+from ml_collections import ConfigDict
+
+from jaxssl import base
+
+PRESETS = ("digits", "cifar10", "imagenet1k_resnet50")
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    config = base.vision(preset)
+    base.two_views(config, "simclr")
+    config.method = "joint_embedding"
+    config.student.classifier = dict(
+        name="classifier", width="num_classes", reads="pooled", output="logits"
+    )
+    config.losses.classes = dict(
+        fn="label_smoothing_cross_entropy",
+        student="logits",
+        pairs="single",
+        labels=dict(batch="label"),
+    )
+    if preset == "imagenet1k_resnet50":
+        base.imagenet_recipe(
+            config,
+            name="sgd",
+            nesterov=True,
+            learning_rate=0.4,
+            weight_decay=1e-4,
+            batch=1024,
+            epochs=90,
+            warmup_epochs=5,
+        )
+    return config
