@@ -24,6 +24,7 @@ class TransformerHead(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
+        """The parts, named as their parameters are."""
         self.reduction = nn.Dense(self.width, dtype=self.dtype)
         self.position_embedding = self.param(
             "position_embedding",

@@ -1,10 +1,10 @@
 """The loss of what one network finds in another's features."""
 
+import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-import golden
 from jaxssl import losses
 
 TEMPERATURES = dict(student_temperature=0.1, teacher_temperature=0.04)
