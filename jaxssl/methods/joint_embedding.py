@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxssl import encoders, heads, teachers, views
+from jaxssl import encoders, heads, teachers
 from jaxssl.errors import ConfigError, near
 from jaxssl.method import Aux, Batch, Info, Method, PyTree
-from jaxssl.methods import blocks, terms
+from jaxssl.methods import blocks, checks, encode, terms
 from jaxssl.methods.arguments import Known, Ref, Scene
 from jaxssl.methods.networks import Networks, head_place, order_heads
 from jaxssl.naming import fold_name
@@ -100,40 +100,17 @@ def build(config: Any, info: Info) -> Method:
         after = {"batch_stats": stats} | ({"memory": memory} if memory else {})
         return value, Aux({**extra, **jax.lax.stop_gradient(after)}, metrics)
 
-    def encoder_of(name: str) -> Any:
-        def encode(
-            params: PyTree, seen: Mapping[str, PyTree], extra: PyTree, batch: Batch
-        ) -> Mapping[str, jax.Array]:
-            net = params if name == "student" else seen[name]
-            size = config.evals.size or batch["image"].shape[1]
-            x = views.evaluation_view(
-                batch["image"], size=size, mean=config.data.mean, std=config.data.std
-            )
-            variables = {"params": net["encoder"]}
-            stats = extra["batch_stats"][name]
-            if "encoder" in stats:
-                variables["batch_stats"] = stats["encoder"]
-            found: Any = networks.encoder.apply(variables, x, train=False)
-            return {k: v.astype(jnp.float32) for k, v in found.items()}
-
-        return encode
-
-    encode = {"student": encoder_of("student")}
-    for name in named_teachers:
-        follows = config.teachers[name].get("follows", ())
-        if not follows or "encoder" in follows:
-            encode[name] = encoder_of(name)
-    method = Method(init, {"main": loss}, encode, named_teachers)
-    _check_microbatches(config, method, info)
+    method = Method(
+        init, {"main": loss}, encode.encoders_of(config, networks.encoder), named_teachers
+    )
+    if config.train.microbatches > 1:
+        _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
+        checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
     return method
 
 
 def _options(config: Any) -> dict[str, Any]:
-    given = dict(config.method_options)
-    for name in given:
-        if name not in OPTIONS:
-            raise ConfigError(f"method_options.{name}: unknown{near(name, OPTIONS)}")
-    options = {**OPTIONS, **given}
+    options = checks.options(config, OPTIONS)
     if options["batch_statistics"] not in STATISTICS:
         found = options["batch_statistics"]
         raise ConfigError(f"method_options.batch_statistics: {found!r}{near(found, STATISTICS)}")
@@ -200,18 +177,3 @@ def _wanted(
     }
     groups = {group for ref in refs if not ref.who for group in ref.groups}
     return wanted, tuple(group for group in ids if group in groups)
-
-
-def _check_microbatches(config: Any, method: Method, info: Info) -> None:
-    k, batch = config.train.microbatches, config.train.global_batch
-    if k == 1:
-        return
-    if batch % k:
-        raise ConfigError(f"train.microbatches: {k} does not divide the batch of {batch}")
-    _, extra = jax.eval_shape(method.init, jax.random.key(0), example_batch(info))
-    normed = sorted(extra["batch_stats"]["student"])
-    if normed:
-        raise ConfigError(
-            f"train.microbatches: {k}, but {', '.join(normed)} use batch normalisation, whose "
-            "statistics would be those of a part; use layer or group norms, or microbatches=1"
-        )
