@@ -1,0 +1,73 @@
+"""Scores of embeddings against learned prototypes, [..., D] to [..., K]."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxssl.by_name import check_positive
+
+
+class Prototypes(nn.Module):
+    """s = x C^T, with the prototypes C as the rows of "vectors"; `build` describes the fields."""
+
+    count: int
+    normalize_input: bool
+    weight_norm: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """x [..., D] -> scores [..., K], float32; `train` changes nothing."""
+        del train
+        vectors = self.param("vectors", _unit_rows, (self.count, x.shape[-1]))
+        x = _unit(x.astype(jnp.float32)) if self.normalize_input else x
+        rows = _unit(vectors) if self.weight_norm else vectors
+        # Temperatures of some hundredths follow: the sums are float32 whatever the factors are.
+        return jnp.einsum(
+            "...d,kd->...k",
+            x.astype(self.dtype),
+            rows.astype(self.dtype),
+            precision=jax.lax.Precision.HIGHEST,
+            preferred_element_type=jnp.float32,
+        )
+
+
+def build(
+    *,
+    count: int,
+    normalize_input: bool = True,
+    weight_norm: bool = False,
+    dtype: Any = jnp.float32,
+) -> Prototypes:
+    """Prototypes, and the scores of embeddings against them.
+
+    SwAV's head (Caron et al., 2020, arXiv 2006.09882) takes unit inputs; an optimizer group with
+    `unit_rows` keeps its prototypes at unit length. DINO's last layer (Caron et al., 2021,
+    arXiv 2104.14294) is `weight_norm` with a scale fixed at 1. At the start all rows have unit
+    length.
+
+    Args:
+      count: K.
+      normalize_input: x / |x| first.
+      weight_norm: the rows v / |v| in the forward pass, whatever the length of the parameter.
+      dtype: of the factors; parameters and scores are float32.
+
+    >>> head, x = build(count=8), jnp.ones((4, 16))
+    >>> variables = head.init(jax.random.key(0), x, train=False)
+    >>> variables["params"]["vectors"].shape, head.apply(variables, x, train=False).shape
+    ((8, 16), (4, 8))
+    """
+    check_positive("count", (count,))
+    return Prototypes(count, normalize_input, weight_norm, dtype)
+
+
+def _unit_rows(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return _unit(jax.random.normal(key, shape))
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    """x / |x| over the last axis; 0, with zero gradient, for a vector of zeros."""
+    squares = jnp.square(x).sum(-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
