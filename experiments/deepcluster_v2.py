@@ -1,0 +1,49 @@
+"""DeepCluster-v2: views predict the cluster that k-means gave to their sample.
+
+Caron, Misra, Mairal, Goyal, Bojanowski, Joulin (2020), Unsupervised learning of visual features by
+contrasting cluster assignments, arXiv 2006.09882; after Caron, Bojanowski, Joulin, Douze (2018),
+arXiv 1807.05520.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxssl import base
+
+PRESETS = ("digits", "cifar10", "imagenet1k_resnet50")
+# preset -> (widths of the projector, clusters K)
+SCALES = {"digits": ((256, 64), 128), "cifar10": ((512, 128), 512)}
+HEADLINE = ((2048, 128), 3000)
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    config = base.vision(preset)
+    widths, count = SCALES.get(preset, HEADLINE)
+    config.method = "joint_embedding"
+    config.student.projector = dict(name="mlp", widths=widths, norm="batch")
+    config.losses.clusters = dict(
+        fn="cluster_cross_entropy",
+        student="projection",
+        pairs="all",
+        temperature=0.1,
+        clusters=dict(memory="clusters", of="projection:global", count=count, heads=3),
+    )
+    if preset not in SCALES:
+        batch = 4096
+        base.imagenet_recipe(
+            config,
+            name="lars",
+            learning_rate=4.8,
+            end=0.0048,
+            weight_decay=1e-6,
+            batch=batch,
+            epochs=800,
+        )
+        crops = {"global": (2, 224, (0.14, 1.0)), "local": (6, 96, (0.05, 0.14))}
+        recipe = base.imagenet_pair("simclr")[0]
+        config.views = {
+            name: recipe | dict(count=n, size=size, crop=dict(scale=scale))
+            for name, (n, size, scale) in crops.items()
+        }
+        # The first epoch embeds all samples with the initial network, and does not train it.
+        config.losses.clusters.weight = ("piecewise", 0.0, (base.imagenet_epoch(batch), 1.0))
+    return config

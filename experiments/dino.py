@@ -1,0 +1,56 @@
+"""DINO: self-distillation of a centred, sharpened teacher without labels.
+
+Caron, Touvron, Misra, Jegou, Mairal, Bojanowski, Joulin (2021), Emerging properties in
+self-supervised vision transformers, arXiv 2104.14294.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxssl import base
+
+PRESETS = ("digits", "cifar10", "imagenet1k_vit_s16")
+# preset -> (hidden widths of the projector, its output, prototypes K, first decay of the teacher)
+SCALES = {"digits": ((256, 256), 64, 256, 0.99), "cifar10": ((512, 512), 128, 1024, 0.99)}
+HEADLINE = ((2048, 2048), 256, 65536, 0.996)
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    config = base.vision(preset)
+    hidden, width, count, decay = SCALES.get(preset, HEADLINE)
+    config.method = "joint_embedding"
+    config.student.projector = dict(
+        name="mlp", widths=(*hidden, width), norm="none", activation="gelu"
+    )
+    config.student.prototypes = dict(
+        name="prototypes", count=count, weight_norm=True, reads="projection", output="scores"
+    )
+    config.teachers.ema = dict(
+        rule="ema", follows=("encoder", "projector", "prototypes"), decay=("cosine", decay, 1.0)
+    )
+    config.losses.dino = dict(
+        fn="dino",
+        student="scores",
+        teacher="ema/scores",
+        pairs="all",
+        center=dict(memory="center", momentum=0.9),
+        student_temperature=0.1,
+        teacher_temperature=0.04,
+    )
+    if preset not in SCALES:
+        batch = 1024
+        base.imagenet_recipe(
+            config,
+            name="adamw",
+            learning_rate=5e-4 * batch / 256,
+            end=1e-6,
+            weight_decay=("cosine", 0.04, 0.4),
+            batch=batch,
+            epochs=100,
+            clip_per_tensor=3.0,
+        )
+        config.views["global"].crop.scale = (0.4, 1.0)
+        config.views.local.update(count=8, crop=dict(scale=(0.05, 0.4)))
+        config.optimizer.groups = dict(
+            prototypes=dict(match="^prototypes/vectors", freeze_until=base.imagenet_epoch(batch))
+        )
+    return config

@@ -1,0 +1,73 @@
+"""MSN: views with missing patches predict the prototypes of a whole view.
+
+Assran, Caron, Misra, Bojanowski, Bordes, Vincent, Joulin, Rabbat, Ballas (2022), Masked siamese
+networks for label-efficient learning, arXiv 2204.07141.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxssl import base
+
+PRESETS = ("digits", "cifar10", "imagenet1k_vit_s16")
+# preset -> (encoder, hidden widths of the projector, P, prototypes K, fraction of patches dropped)
+SCALES = {
+    "digits": (dict(width=96, depth=3, heads=3, image_size=16), (256, 256), 64, 128, 0.25),
+    "cifar10": (dict(width=192, depth=4, heads=3, image_size=24), (512, 512), 128, 512, 0.25),
+}
+HEADLINE = (2048, 2048), 256, 1024, 0.15
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    config = base.vision(preset)
+    config.method = "joint_embedding"
+    view = config.views["global"].to_dict()
+    if preset in SCALES:
+        size, hidden, width, count, dropped = SCALES[preset]
+        config.encoder = dict(name="vit", patch=4, pool="cls", **size)
+        counts = {"target": 1, "anchor": 2}
+        config.views = {name: view | dict(count=n) for name, n in counts.items()}
+        decay = ("cosine", 0.99, 1.0)
+    else:
+        hidden, width, count, dropped = HEADLINE
+        focal = config.views.local.to_dict() | dict(count=10)
+        config.views = {
+            "target": view | dict(count=1),
+            "anchor": view | dict(count=1),
+            "focal": focal,
+        }
+        base.imagenet_recipe(
+            config,
+            name="adamw",
+            learning_rate=1e-3,
+            end=1e-6,
+            weight_decay=("cosine", 0.04, 0.4),
+            batch=1024,
+            epochs=800,
+            warmup_epochs=15,
+            clip_norm=3.0,
+        )
+        # A line to 1 over 1.25 times the run.
+        decay = ("linear", 0.996, 0.9992)
+    anchors = "+".join(name for name in config.views if name != "target")
+    config.student.projector = dict(
+        name="mlp", widths=(*hidden, width), norm="batch", activation="gelu"
+    )
+    config.student.prototypes = dict(
+        name="prototypes", count=count, reads="projection", output="scores"
+    )
+    config.teachers.ema = dict(
+        rule="ema", follows=("encoder", "projector"), decay=decay, views=("target",)
+    )
+    config.method_options = dict(drop_tokens={"anchor": dropped})
+    config.losses.msn = dict(
+        fn="msn",
+        student=f"projection:{anchors}",
+        teacher="ema/projection",
+        pairs="all",
+        prototypes=dict(param="prototypes/vectors"),
+        temperature=0.1,
+        sharpen_temperature=0.25,
+        iterations=3,
+        entropy_weight=1.0,
+    )
+    return config

@@ -1,0 +1,56 @@
+"""SwAV: views predict the balanced codes of the other views.
+
+Caron, Misra, Mairal, Goyal, Bojanowski, Joulin (2020), Unsupervised learning of visual features by
+contrasting cluster assignments, arXiv 2006.09882.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxssl import base
+
+PRESETS = ("digits", "cifar10", "imagenet1k_resnet50")
+# preset -> (widths of the projector, prototypes K)
+SCALES = {"digits": ((256, 64), 128), "cifar10": ((512, 128), 512)}
+HEADLINE = ((2048, 128), 3000)
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    config = base.vision(preset)
+    widths, count = SCALES.get(preset, HEADLINE)
+    config.method = "joint_embedding"
+    config.student.projector = dict(name="mlp", widths=widths, norm="batch")
+    config.student.prototypes = dict(
+        name="prototypes", count=count, reads="projection", output="scores"
+    )
+    config.losses.swav = dict(
+        fn="swav", student="scores", pairs="all", temperature=0.1, epsilon=0.05, iterations=3
+    )
+    freeze_until = 10
+    if preset == "cifar10":
+        # A batch that is small beside K is balanced together with the last embeddings.
+        queue = dict(memory="queue", of="projection:global", size=3840, per_view=True)
+        config.losses.swav.update(
+            past=queue | dict(head="prototypes"), use_past=("piecewise", 0.0, (400, 1.0))
+        )
+    if preset not in SCALES:
+        batch = 4096
+        base.imagenet_recipe(
+            config,
+            name="lars",
+            learning_rate=4.8,
+            end=0.0048,
+            weight_decay=1e-6,
+            batch=batch,
+            epochs=800,
+        )
+        crops = {"global": (2, 224, (0.14, 1.0)), "local": (6, 96, (0.05, 0.14))}
+        recipe = base.imagenet_pair("simclr")[0]
+        config.views = {
+            name: recipe | dict(count=n, size=size, crop=dict(scale=scale))
+            for name, (n, size, scale) in crops.items()
+        }
+        freeze_until = base.imagenet_epoch(batch)
+    config.optimizer.groups = dict(
+        prototypes=dict(match="^prototypes/vectors", unit_rows=True, freeze_until=freeze_until)
+    )
+    return config
