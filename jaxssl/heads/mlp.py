@@ -15,6 +15,7 @@ NORMS = ("batch", "layer", "none")
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
     "gelu": partial(nn.gelu, approximate=False),
+    "leaky_relu": partial(nn.leaky_relu, negative_slope=0.01),
 }
 
 
@@ -74,7 +75,7 @@ def build(
     Args:
       widths: outputs of each linear layer; the last is P.
       norm: "batch", "layer" or "none", after each hidden linear layer.
-      activation: "relu" or "gelu", after each hidden norm.
+      activation: "relu", "gelu" or "leaky_relu" (slope 0.01), after each hidden norm.
       last_norm: normalise the output too.
       last_affine: whether that last norm has a scale and a bias.
       last_bias: bias of the last linear layer; without effect before a batch norm, where
