@@ -74,6 +74,14 @@ from jaxssl.losses.gaussian import (
 )
 from jaxssl.losses.mining import mine_neighbors
 from jaxssl.losses.reconstruction import mae
+from jaxssl.losses.redundancy import (
+    barlow_twins,
+    mixed_cross_correlation,
+    mmcr,
+    squared_distance,
+    tico,
+    vicreg,
+)
 from jaxssl.losses.regression import (
     byol,
     lejepa_prediction,
@@ -81,15 +89,23 @@ from jaxssl.losses.regression import (
     simsiam,
     view_mean_prediction,
 )
+from jaxssl.losses.relations import focal_binary_cross_entropy, relation_pairs
+from jaxssl.losses.spanning_tree import (
+    minimum_spanning_tree,
+    soft_sphere,
+    tree_length_regularizer,
+)
 from jaxssl.losses.variational import (
     cosine_denoising,
     cosine_divergence,
     gaussian_denoising,
     gaussian_kl,
 )
+from jaxssl.losses.whitening import w_mse, whiten
 
 __all__ = [
     "anderson_darling",
+    "barlow_twins",
     "byol",
     "cluster_cross_entropy",
     "cosine_denoising",
@@ -98,6 +114,7 @@ __all__ = [
     "dino",
     "epps_pulley",
     "extended_jarque_bera",
+    "focal_binary_cross_entropy",
     "gaussian_denoising",
     "gaussian_kl",
     "half_line_knots",
@@ -110,10 +127,14 @@ __all__ = [
     "mae",
     "masked_mean",
     "mine_neighbors",
+    "minimum_spanning_tree",
+    "mixed_cross_correlation",
+    "mmcr",
     "msn",
     "over_pairs",
     "over_views",
     "random_directions",
+    "relation_pairs",
     "scheduled",
     "search_distillation",
     "sigreg",
@@ -125,10 +146,17 @@ __all__ = [
     "sliced_jarque_bera",
     "sliced_vcreg",
     "sliced_watson",
+    "soft_sphere",
+    "squared_distance",
     "sum_of",
     "swav",
+    "tico",
+    "tree_length_regularizer",
     "vcreg",
+    "vicreg",
     "view_mean_prediction",
+    "w_mse",
     "watson",
     "weighted",
+    "whiten",
 ]
