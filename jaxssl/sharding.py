@@ -70,6 +70,16 @@ def batch_sharded(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
 
 
+def replicated(tree: PyTree) -> PyTree:
+    """Gathers arrays inside a jitted program on every device, once.
+
+    For a loop whose every step reads single rows of a batch: left split, each step would gather.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
+
+
 def state_shardings(mesh: Mesh, shapes: PyTree, config: Any) -> PyTree:
     """A `NamedSharding` for every leaf of the state.
 
