@@ -53,6 +53,16 @@ from jaxssl.losses.combine import (
     sum_of,
     weighted,
 )
+from jaxssl.losses.contrastive import (
+    decoupled_contrastive,
+    info_nce_queue,
+    instance_discrimination,
+    instance_nce,
+    moco_v3,
+    nnclr,
+    nt_xent,
+    relational_consistency,
+)
 from jaxssl.losses.distillation import dino, ibot, koleo, msn
 from jaxssl.losses.feature_search import search_distillation
 from jaxssl.losses.gaussian import (
@@ -111,6 +121,7 @@ __all__ = [
     "cosine_denoising",
     "cosine_divergence",
     "cramer_von_mises",
+    "decoupled_contrastive",
     "dino",
     "epps_pulley",
     "extended_jarque_bera",
@@ -119,6 +130,9 @@ __all__ = [
     "gaussian_kl",
     "half_line_knots",
     "ibot",
+    "info_nce_queue",
+    "instance_discrimination",
+    "instance_nce",
     "kl_divergence",
     "koleo",
     "label_smoothing_cross_entropy",
@@ -130,11 +144,15 @@ __all__ = [
     "minimum_spanning_tree",
     "mixed_cross_correlation",
     "mmcr",
+    "moco_v3",
     "msn",
+    "nnclr",
+    "nt_xent",
     "over_pairs",
     "over_views",
     "random_directions",
     "relation_pairs",
+    "relational_consistency",
     "scheduled",
     "search_distillation",
     "sigreg",
