@@ -181,7 +181,8 @@ def _value(term: Term, scene: Scene, context: Mapping[str, Any]) -> jax.Array:
         "step": scene.step,
         "num_global": len(set(student_ids) & set(global_ids)),
     }
-    parameters = inspect.signature(term.fn).parameters
+    # A parameter that an output fills, such as the key of a query, is not the one of the step.
+    parameters = list(inspect.signature(term.fn).parameters)[2 if term.teacher else 1 :]
     if "directions" in parameters:
         offered["directions"] = losses.random_directions(
             offered["key"], student.shape[-1], term.num_slices
