@@ -39,3 +39,14 @@ def microbatches(config: Any, normed: Sequence[str]) -> None:
             f"train.microbatches: {k}, but {', '.join(sorted(normed))} use batch normalisation, "
             "whose statistics would be those of a part; use layer or group norms, or microbatches=1"
         )
+
+
+def unread(config: Any, *sections: str) -> None:
+    """Refuses entries of sections that a family does not read.
+
+    Raises:
+      ConfigError: naming the first entry.
+    """
+    for section in sections:
+        for name in config[section]:
+            raise ConfigError(f"{section}.{name}: {config.method!r} reads no {section}")
