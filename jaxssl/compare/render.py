@@ -76,8 +76,7 @@ def block(record: Mapping[str, Any], titles: Mapping[str, str]) -> str:
             )
         )
     head = ("", "kNN", "linear", "RankMe", "steps × views", "training", "seeds")
-    shown = "".join(row.marks for row in rows)
-    notes = "; ".join(f"{mark} {text}" for mark, text in NOTES.items() if mark in shown)
+    notes = _notes(rows)
     alt = "kNN accuracy of each method, beside random init and raw pixels"
     diverged = [
         f"- {titles.get(r['experiment'], r['experiment'])}, seed {seed}: {reason}"
@@ -87,6 +86,12 @@ def block(record: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     parts = [f"![{alt}]({FIGURE.as_posix()})", table(head, cells), f"{notes}." if notes else ""]
     parts += ["\n".join(("Not finite:", "", *diverged)) if diverged else "", _about(record)]
     return "\n\n".join(filter(None, parts))
+
+
+def _notes(rows: Sequence[Row]) -> str:
+    """What the marks mean that stand in some row."""
+    shown = "".join(row.marks for row in rows)
+    return "; ".join(f"{mark} {text}" for mark, text in NOTES.items() if mark in shown)
 
 
 def _about(record: Mapping[str, Any]) -> str:
@@ -148,7 +153,7 @@ def figure(record: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     }
     highest = max((max(row.evals["knn"]) for row in rows), default=0.0)
     top = min(1.0, max(0.1, -(-highest // 0.1) * 0.1))
-    height = TOP + ROW * len(bars) + 44
+    height = TOP + ROW * len(bars) + 64
     x = lambda value: round(LEFT + (WIDTH - LEFT - RIGHT) * value / top, 1)
     bottom = TOP + ROW * len(bars) + 4
     parts = [
@@ -167,7 +172,8 @@ def figure(record: Mapping[str, Any], titles: Mapping[str, str]) -> str:
         parts.append(f"<text {place}>{percent}%</text>")
     for i, row in enumerate(bars):
         parts += _bar(row, TOP + ROW * i, x)
-    # The two names stand apart from each other, however near the lines are.
+    # The lines cross the bars, and the numbers stand before the lines. The two names stand apart
+    # from each other, however near the lines are.
     sides = ("end", "start") if len(controls) > 1 else ("start",)
     for (kind, value), side in zip(sorted(controls.items(), key=lambda c: c[1]), sides):
         at, color = x(value), LINES[kind]
@@ -177,11 +183,14 @@ def figure(record: Mapping[str, Any], titles: Mapping[str, str]) -> str:
         parts.append(
             f'<text x="{at}" y="{TOP - 14}" text-anchor="{side}" fill="{color}">{label}</text>'
         )
-    return "\n".join((*parts, "</svg>")) + "\n"
+    for i, row in enumerate(bars):
+        parts.append(_number(row, TOP + ROW * i, x))
+    notes = f'<text x="24" y="{height - 16}" font-size="12" fill="#52606d">{_notes(bars)}</text>'
+    return "\n".join((*parts, notes, "</svg>")) + "\n"
 
 
 def _bar(row: Row, y: float, x: Any) -> list[str]:
-    """A method's bar with its name before and its number behind, and the spread of its seeds."""
+    """A method's bar with its name before, and the spread of its seeds."""
     color = LOST_BAR if LOST in row.marks else LABELLED_BAR if LABELS in row.marks else BAR
     name = html.escape(" ".join(filter(None, (row.name, row.marks))))
     end, middle = x(row.knn), y + ROW / 2
@@ -190,12 +199,23 @@ def _bar(row: Row, y: float, x: Any) -> list[str]:
         f'<rect x="{LEFT}" y="{y + 3}" width="{round(end - LEFT, 1)}" height="{ROW - 6}" rx="2" '
         f'fill="{color}"/>',
     ]
-    if len(row.evals["knn"]) > 1:
-        wide = statistics.stdev(row.evals["knn"])
-        low, end = x(row.knn - wide), x(row.knn + wide)
-        parts.append(f'<path d="M{low} {middle}H{end}" stroke="#102a43" stroke-width="2"/>')
-    parts.append(f'<text x="{end + 6}" y="{middle + 4.5}">{spread(row.evals["knn"])}</text>')
+    if wide := _wide(row):
+        low, high = x(row.knn - wide), x(row.knn + wide)
+        parts.append(f'<path d="M{low} {middle}H{high}" stroke="#102a43" stroke-width="2"/>')
     return parts
+
+
+def _number(row: Row, y: float, x: Any) -> str:
+    """The accuracy behind a bar, with a rim in the background's colour."""
+    place = f'x="{round(x(row.knn + _wide(row)) + 6, 1)}" y="{y + ROW / 2 + 4.5}"'
+    rim = 'stroke="#f7f9fb" stroke-width="4" paint-order="stroke"'
+    return f"<text {place} {rim}>{spread(row.evals['knn'])}</text>"
+
+
+def _wide(row: Row) -> float:
+    """The standard deviation over seeds, 0 where there is one seed."""
+    knn = row.evals["knn"]
+    return statistics.stdev(knn) if len(knn) > 1 else 0.0
 
 
 def titles(root: pathlib.Path) -> dict[str, str]:
