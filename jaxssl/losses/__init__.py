@@ -43,6 +43,13 @@ Where published forms of LeJEPA differ, this one follows the first column:
 | N, the global batch, in sigreg | the batch of one device |
 """
 
+from jaxssl.losses.bags import (
+    bag_divergence,
+    bag_of_words,
+    bag_perplexity,
+    sampled_words,
+    word_distances,
+)
 from jaxssl.losses.classification import kl_divergence, label_smoothing_cross_entropy
 from jaxssl.losses.clustering import cluster_cross_entropy, sinkhorn, swav
 from jaxssl.losses.combine import (
@@ -116,6 +123,9 @@ from jaxssl.losses.whitening import w_mse, whiten
 __all__ = [
     "anderson_darling",
     "barlow_twins",
+    "bag_divergence",
+    "bag_of_words",
+    "bag_perplexity",
     "byol",
     "cluster_cross_entropy",
     "cosine_denoising",
@@ -153,6 +163,7 @@ __all__ = [
     "random_directions",
     "relation_pairs",
     "relational_consistency",
+    "sampled_words",
     "scheduled",
     "search_distillation",
     "sigreg",
