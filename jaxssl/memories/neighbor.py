@@ -30,8 +30,11 @@ def build(*, views: int, info: Info, size: int) -> Memory:
 
     def read(state: Any, seen: Seen) -> jax.Array:
         rows = past.read(state, first(seen))
-        nearest = jnp.argmax(jnp.einsum("vbp,kp->vbk", queue.unit(seen.stack), rows), axis=-1)
-        return rows[nearest]
+        # Of near ties, rounding in low precision would pick others than float32 does.
+        cosines = jnp.einsum(
+            "vbp,kp->vbk", queue.unit(seen.stack), rows, precision=jax.lax.Precision.HIGHEST
+        )
+        return rows[jnp.argmax(cosines, axis=-1)]
 
     def update(state: Any, seen: Seen) -> Any:
         return past.update(state, first(seen))

@@ -1,0 +1,40 @@
+"""DCL: SimCLR's contrast without the positive in the denominator, which helps small batches.
+
+Yeh, Hong, Hsu, Liu, Chen, LeCun (2022), Decoupled contrastive learning, arXiv 2110.06848.
+
+  python -m jaxssl.main --config=experiments/dcl.py --workdir=runs/dcl
+"""
+
+from ml_collections import ConfigDict
+
+from jaxssl import base
+
+PRESETS = ("digits", "cifar10", "imagenet1k_resnet50")
+# preset -> (widths of the projector, temperature)
+SCALES = {
+    "digits": ((256, 64), 0.2),
+    "cifar10": ((512, 128), 0.2),
+    "imagenet1k_resnet50": ((2048, 128), 0.1),
+}
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    config = base.vision(preset)
+    widths, temperature = SCALES[preset]
+    base.two_views(config, "simclr")
+    config.method = "joint_embedding"
+    config.method_options.batch_statistics = "view"
+    config.student.projector = dict(name="mlp", widths=widths, norm="batch")
+    config.losses.contrast = dict(
+        fn="decoupled_contrastive",
+        student="projection",
+        teacher="projection",
+        pairs="unordered",
+        temperature=temperature,
+    )
+    if preset == "imagenet1k_resnet50":
+        # SimCLR's rates at the small batch that the method is for.
+        base.imagenet_recipe(
+            config, name="lars", learning_rate=0.3, weight_decay=1e-6, batch=256, epochs=200
+        )
+    return config

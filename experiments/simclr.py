@@ -1,0 +1,39 @@
+"""SimCLR: tell the other view of a sample from every other embedding of the batch.
+
+Chen, Kornblith, Norouzi, Hinton (2020), A simple framework for contrastive learning of visual
+representations, arXiv 2002.05709.
+
+  python -m jaxssl.main --config=experiments/simclr.py --workdir=runs/simclr
+"""
+
+from ml_collections import ConfigDict
+
+from jaxssl import base
+
+PRESETS = ("digits", "cifar10", "imagenet1k_resnet50")
+# preset -> (widths of the projector, temperature)
+SCALES = {
+    "digits": ((256, 64), 0.2),
+    "cifar10": ((512, 128), 0.2),
+    "imagenet1k_resnet50": ((2048, 128), 0.1),
+}
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    config = base.vision(preset)
+    widths, temperature = SCALES[preset]
+    base.two_views(config, "simclr")
+    config.method = "joint_embedding"
+    config.student.projector = dict(name="mlp", widths=widths, norm="batch", last_norm=True)
+    config.losses.contrast = dict(
+        fn="nt_xent",
+        student="projection",
+        teacher="projection",
+        pairs="unordered",
+        temperature=temperature,
+    )
+    if preset == "imagenet1k_resnet50":
+        base.imagenet_recipe(
+            config, name="lars", learning_rate=4.8, weight_decay=1e-6, batch=4096, epochs=1000
+        )
+    return config
