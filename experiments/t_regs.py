@@ -1,0 +1,56 @@
+"""T-REGS: make the minimum spanning tree of the embeddings long, near the unit sphere.
+
+Mordacq, Loiseaux, Kalogeiton, Oudot (2025), T-REGS: minimum spanning tree regularization for
+self-supervised learning, arXiv 2510.23484.
+
+  python -m jaxssl.main --config=experiments/t_regs.py --workdir=runs/t_regs
+
+scikit-learn's digits.
+
+  python -m jaxssl.main --config=experiments/t_regs.py:cifar10 --workdir=runs/t_regs-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The weights must fall from `invariance` to `length` to
+`sphere`: with 10, 1 and 1 training collapses. So does the control without the tree:
+
+  ... --config.losses.length.weight=0
+"""
+
+from ml_collections import ConfigDict
+
+from jaxssl import base
+
+PRESETS = ("digits", "cifar10", "imagenet1k_resnet50")
+# preset -> widths of the projector
+SCALES = {
+    "digits": (256, 256, 64),
+    "cifar10": (512, 512, 128),
+    "imagenet1k_resnet50": (4096, 4096, 1024),
+}
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    config = base.vision(preset)
+    base.two_views(config, "moco")
+    config.method = "joint_embedding"
+    config.method_options.batch_statistics = "view"
+    config.student.projector = dict(name="mlp", widths=SCALES[preset], norm="batch")
+    config.losses.invariance = dict(
+        fn="squared_distance",
+        student="projection",
+        teacher="projection",
+        pairs="unordered",
+        weight=10.0,
+    )
+    # The paper sums both views; views are averaged.
+    config.losses.length = dict(
+        fn="tree_length_regularizer", student="projection", pairs="single", weight=2 * 0.2
+    )
+    config.losses.sphere = dict(
+        fn="soft_sphere", student="projection", pairs="single", weight=2 * 8e-4
+    )
+    if preset == "imagenet1k_resnet50":
+        config.views["global"].solarize = 0.1
+        base.imagenet_recipe(
+            config, name="lars", learning_rate=2.0, weight_decay=1e-5, batch=512, epochs=100
+        )
+    return config
