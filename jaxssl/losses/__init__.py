@@ -122,10 +122,10 @@ from jaxssl.losses.whitening import w_mse, whiten
 
 __all__ = [
     "anderson_darling",
-    "barlow_twins",
     "bag_divergence",
     "bag_of_words",
     "bag_perplexity",
+    "barlow_twins",
     "byol",
     "cluster_cross_entropy",
     "cosine_denoising",
@@ -188,4 +188,5 @@ __all__ = [
     "watson",
     "weighted",
     "whiten",
+    "word_distances",
 ]
