@@ -34,6 +34,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
         name="classifier",
         width="num_classes",
         hidden=(hidden,),
+        norm="batch",
         bias=False,
         reads="prediction",
         output="logits",

@@ -83,7 +83,11 @@ def test_eight_devices_are_one_device(name):
         if value.dtype.kind == "f":
             # A moment is a sum of gradients whose large parts cancel.
             close = 1e-4 if leaf.startswith("optimizer/") else 1e-5
-            atol = close * max(1e-3, np.abs(value).max())
+            scale = max(1e-3, np.abs(value).max())
+            if leaf.startswith("extra/batch_stats") and leaf.endswith("/mean"):
+                # What a layer makes of a normalised input has mean zero, but for rounding.
+                scale = max(scale, np.sqrt(one[2][f"{leaf.removesuffix('mean')}var"].max()))
+            atol = close * scale
             np.testing.assert_allclose(many[2][leaf], value, rtol=close, atol=atol, err_msg=leaf)
         else:
             np.testing.assert_array_equal(many[2][leaf], value, err_msg=leaf)
