@@ -4,6 +4,15 @@ Grill, Strub, Altché et al. (2020), Bootstrap your own latent: a new approach t
 learning, arXiv 2006.07733.
 
   python -m jaxssl.main --config=experiments/byol.py --workdir=runs/byol
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/byol.py:cifar10 --workdir=runs/byol-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control is a teacher that stays the random network it
+started as:
+
+  ... --config.teachers.ema.decay=1.0
 """
 
 from ml_collections import ConfigDict

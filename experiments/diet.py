@@ -4,6 +4,14 @@ Ibrahim, Klindt, Balestriero (2024), Occam's razor for self supervised learning:
 to learn good representations?, arXiv 2406.10743.
 
   python -m jaxssl.main --config=experiments/diet.py --workdir=runs/diet
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/diet.py:cifar10 --workdir=runs/diet-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control has plain labels, which are learnt by heart:
+
+  ... --config.losses.index.smoothing=0
 """
 
 from ml_collections import ConfigDict

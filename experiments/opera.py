@@ -5,6 +5,14 @@ supervisions, arXiv 2210.05557. It trains on labels: its accuracy on these class
 self-supervised method.
 
   python -m jaxssl.main --config=experiments/opera.py --workdir=runs/opera
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/opera.py:cifar10 --workdir=runs/opera-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control is the contrast alone:
+
+  ... --config.losses.classes.weight=0
 """
 
 from ml_collections import ConfigDict

@@ -4,6 +4,16 @@ Sarnthein, Bachmann, Anagnostidis, Hofmann (2023), Random teachers are good teac
 2302.12091. No augmentation, no labels, no moving teacher, temperatures of 1.
 
   python -m jaxssl.main --config=experiments/random_teacher.py --workdir=runs/random_teacher
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (76 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/random_teacher.py:cifar10 --workdir=runs/random-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The controls are the teacher itself
+(`--config.evals.encoder=random`), and the same run on noise in place of images, on which the paper
+finds no gain. A student that starts at the teacher learns nothing:
+
+  ... --config.method_options.alpha=0
 """
 
 from ml_collections import ConfigDict

@@ -3,6 +3,14 @@
 Chen, He (2021), Exploring simple siamese representation learning, arXiv 2011.10566.
 
   python -m jaxssl.main --config=experiments/simsiam.py --workdir=runs/simsiam
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/simsiam.py:cifar10 --workdir=runs/simsiam-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control has no predictor, and collapses in the paper:
+
+  ... --config.losses.prediction.student=projection
 """
 
 from ml_collections import ConfigDict

@@ -4,6 +4,12 @@ The same encoder, views and optimizer as the methods, and a linear layer on the 
 what the labels themselves give at equal compute.
 
   python -m jaxssl.main --config=experiments/supervised.py --workdir=runs/supervised
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/supervised.py:cifar10 --workdir=runs/supervised-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10.
 """
 
 from ml_collections import ConfigDict

@@ -4,6 +4,14 @@ Lu, Wen, Liu, Liu, Tian (2022), Self-supervision can be a good few-shot learner,
 Its RandAugment and vertical flips are not part of these views, nor is its optional distillation.
 
   python -m jaxssl.main --config=experiments/unisiam.py --workdir=runs/unisiam
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/unisiam.py:cifar10 --workdir=runs/unisiam-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control is the prediction alone:
+
+  ... --config.losses.uniformity.weight=0
 """
 
 from ml_collections import ConfigDict

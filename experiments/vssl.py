@@ -4,6 +4,15 @@ Yavuz, Yanikoglu (2025), Variational self-supervised learning, arXiv 2504.04318.
 open the constants of the cosine form, the heads and the predictor: these follow BYOL.
 
   python -m jaxssl.main --config=experiments/vssl.py --workdir=runs/vssl
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/vssl.py:cifar10 --workdir=runs/vssl-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control is denoising alone, which lets the student's spread
+shrink:
+
+  ... --config.losses.divergence.weight=0
 """
 
 from ml_collections import ConfigDict
