@@ -1,7 +1,7 @@
 """VSSL: a Gaussian embedding against that of a slowly moving copy, its prior; cosine form.
 
-Yavuz, Yanikoglu (2025), Variational self-supervised learning, arXiv 2504.04318. The paper leaves
-open the constants of the cosine form, the heads and the predictor: these follow BYOL.
+Yavuz, Yanikoglu (2025), Variational self-supervised learning, arXiv 2504.04318. No
+public implementation confirms the constants of the cosine form; heads and predictor follow BYOL.
 
   python -m jaxssl.main --config=experiments/vssl.py --workdir=runs/vssl
 
