@@ -26,9 +26,13 @@ def gaussian(mu, sigma):
     return jnp.array([[mu, 2 * np.log(sigma)]])
 
 
-@pytest.mark.parametrize("name", TERMS)
-def test_eight_devices_give_the_numbers_of_one_and_the_teacher_no_gradient(name):
+@pytest.mark.parametrize("name", ["cosine_divergence", "gaussian_denoising"])
+def test_eight_devices_give_the_numbers_of_one(name):
     golden.check_devices(TERMS[name], pair(), (0, 0))
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_the_teacher_gets_no_gradient(name):
     _, grads = golden.value_and_grads(TERMS[name], pair())
     assert np.any(grads[0]) and not np.any(grads[1])
 
