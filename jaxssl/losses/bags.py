@@ -129,8 +129,8 @@ def bag_perplexity(bags: jax.Array) -> jax.Array:
 def sampled_words(maps: jax.Array, keys: jax.Array, *, window: int = 3) -> jax.Array:
     """One vector of each feature map: the mean of a window at a random place, without gradient.
 
-    w[b] = mean of the window x window features at a place that is uniform among those where the window
-    fits. Gidaris et al., 2021, "OBoW", arXiv 2012.11552.
+    w[b] = mean of window x window features, at a place drawn evenly among those where they fit.
+    Gidaris et al., 2021, "OBoW", arXiv 2012.11552.
 
     Args:
       maps: [B, h, w, D]; computed in float32.

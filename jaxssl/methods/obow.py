@@ -155,6 +155,7 @@ def build(config: Any, info: Info) -> Method:
         for level, features in zip(levels, maps):
             state = extra["vocabulary"][level]
             rows = words.read(state, _seen(features[:, 0, 0], batch, key, step))
+            rows = jax.lax.stop_gradient(rows)
             bags, distance[level], nearest = _bags(
                 features, rows, extra["distance"][level], options
             )
