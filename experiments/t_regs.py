@@ -10,7 +10,7 @@ scikit-learn's digits.
   python -m jaxssl.main --config=experiments/t_regs.py:cifar10 --workdir=runs/t_regs-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10. The weights must fall from `invariance` to `length` to
-`sphere`: with 10, 1 and 1 training collapses. So does the control without the tree:
+`sphere`: the paper reports collapse with 10, 1 and 1. The control is without the tree:
 
   ... --config.losses.length.weight=0
 """

@@ -9,7 +9,7 @@ scikit-learn's digits.
 
   python -m jaxssl.main --config=experiments/tico.py:cifar10 --workdir=runs/tico-cifar10
 
-CIFAR-10 under $JAXSSL_DATA/cifar10. The control without the contrast collapses:
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control without the contrast:
 
   ... --config.losses.tico.rho=0
 """

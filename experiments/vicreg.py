@@ -9,7 +9,7 @@ scikit-learn's digits.
 
   python -m jaxssl.main --config=experiments/vicreg.py:cifar10 --workdir=runs/vicreg-cifar10
 
-CIFAR-10 under $JAXSSL_DATA/cifar10. The control without the variance term may collapse:
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control has the invariance alone:
 
   ... --config.losses.vicreg.variance_weight=0 --config.losses.vicreg.covariance_weight=0
 """

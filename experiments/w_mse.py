@@ -11,7 +11,8 @@ scikit-learn's digits with four views, of which all six pairs are used.
 
 CIFAR-10 under $JAXSSL_DATA/cifar10, two views. A group is twice as large as the projection is wide,
 and must divide the batch. The preset on ImageNet-1k has the paper's numbers for ImageNet-100, with
-a cosine in place of two drops of the learning rate. The control does not whiten, and collapses:
+a cosine in place of two drops of the learning rate. The control centres the groups and does not
+whiten them:
 
   ... --config.losses.w_mse.epsilon=1
 """
