@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxssl.errors import ConfigError
 from jaxssl.evals.features import Features, Placed, place, replicate
+from jaxssl.vectors import unit
 
 PROTOCOL: dict[str, Any] = {"k": 20, "temperature": 0.07, "chunk": 256}
 
@@ -80,11 +81,11 @@ def _correct(
     num_classes: int,
 ) -> jax.Array:
     """How many queries the vote gets right."""
-    bank = _unit(train.x)
+    bank = unit(train.x)
 
     def one(chunk: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         x, y, real = chunk
-        similarity = jnp.matmul(_unit(x), bank.T, precision=jax.lax.Precision.HIGHEST)
+        similarity = jnp.matmul(unit(x), bank.T, precision=jax.lax.Precision.HIGHEST)
         similarity = jnp.where(train.weight > 0, similarity, -jnp.inf)
         nearest, where = _top_k(similarity, k)
         # Shifted by the nearest: the same vote, and no overflow at any temperature.
@@ -108,8 +109,3 @@ def _top_k(similarity: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     nearest, place = jax.lax.top_k(candidates.reshape(len(similarity), -1), k)
     group = jnp.take_along_axis(chosen, place // _GROUP, axis=1)
     return nearest, group * _GROUP + place % _GROUP
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
-    return x / jnp.maximum(norm, 1e-12)

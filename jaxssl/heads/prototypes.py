@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.by_name import check_positive
+from jaxssl.vectors import unit
 
 
 class Prototypes(nn.Module):
@@ -22,8 +23,8 @@ class Prototypes(nn.Module):
         """x [..., D] -> scores [..., K], float32; `train` changes nothing."""
         del train
         vectors = self.param("vectors", _unit_rows, (self.count, x.shape[-1]))
-        x = _unit(x.astype(jnp.float32)) if self.normalize_input else x
-        rows = _unit(vectors) if self.weight_norm else vectors
+        x = unit(x) if self.normalize_input else x
+        rows = unit(vectors) if self.weight_norm else vectors
         # Temperatures of some hundredths follow: the sums are float32 whatever the factors are.
         return jnp.einsum(
             "...d,kd->...k",
@@ -64,10 +65,4 @@ def build(
 
 
 def _unit_rows(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return _unit(jax.random.normal(key, shape))
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    """x / |x| over the last axis; 0, with zero gradient, for a vector of zeros."""
-    squares = jnp.square(x).sum(-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+    return unit(jax.random.normal(key, shape))

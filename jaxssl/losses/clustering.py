@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.errors import ConfigError
+from jaxssl.vectors import unit
 
 
 def sinkhorn(scores: jax.Array, *, epsilon: float, iterations: int) -> jax.Array:
@@ -137,7 +138,7 @@ def cluster_cross_entropy(
     centroids, codes = clusters
     chex.assert_rank((projections, centroids, codes), (3, 3, 2))
     centroids = jax.lax.stop_gradient(centroids).astype(jnp.float32)
-    z = unit(projections.astype(jnp.float32))
+    z = unit(projections)
     scores = jnp.einsum("vbp,hkp->hvbk", z, centroids, precision=jax.lax.Precision.HIGHEST)
     logits = scores / temperature
     chosen = jnp.take_along_axis(logits, codes[:, None, :, None], axis=-1)[..., 0]
@@ -164,9 +165,3 @@ def cross_views(targets: jax.Array, log_probabilities: jax.Array) -> jax.Array:
         if v != a
     ]
     return jnp.stack(pairs).mean()
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """x / |x| over the last axis; 0, with zero gradient, for a vector of zeros."""
-    squares = jnp.square(x).sum(-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))

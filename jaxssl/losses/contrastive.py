@@ -11,7 +11,7 @@ Where published forms differ, these follow the first column:
 | `decoupled_contrastive`: the mean of both directions | their sum, twice as much |
 | `nnclr`: one direction, neighbours are the anchors | the mean of both, as pairs "cross" give |
 | `info_nce_queue`: negatives from the queue alone | the batch's other keys too |
-| `instance_nce`: one draw of negatives for the batch | one for each sample: the same mean, less variance |
+| `instance_nce`: one draw of negatives for the batch | one for each sample: less variance |
 | `instance_nce`: Z is exact for a bank of random directions | Monte Carlo on the first batch |
 """
 
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.errors import ConfigError
-from jaxssl.losses.regression import unit
+from jaxssl.vectors import unit
 
 HIGHEST = jax.lax.Precision.HIGHEST
 Number = float | jax.Array

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.errors import ConfigError
-from jaxssl.losses.clustering import cross_views, sinkhorn, unit
+from jaxssl.losses.clustering import cross_views, sinkhorn
+from jaxssl.vectors import unit
 
 
 def dino(
@@ -148,7 +149,7 @@ def msn(
     anchors = anchors.reshape(-1, *targets.shape)
 
     def log_p(z: jax.Array, q: jax.Array) -> jax.Array:
-        z, q = unit(z.astype(jnp.float32)), unit(q.astype(jnp.float32))
+        z, q = unit(z), unit(q)
         cosines = jnp.einsum("...p,kp->...k", z, q, precision=jax.lax.Precision.HIGHEST)
         return _log_softmax(cosines, temperature)
 
@@ -190,7 +191,7 @@ def koleo(z: jax.Array) -> jax.Array:
     chex.assert_rank(z, 2)
     if len(z) < 2:
         raise ConfigError(f"z: found {len(z)} sample, expected at least 2")
-    u = unit(z.astype(jnp.float32))
+    u = unit(z)
     fixed = jax.lax.stop_gradient(u)
     cosines = jnp.einsum("np,mp->nm", fixed, fixed, precision=jax.lax.Precision.HIGHEST)
     # A sample's nearest neighbour is another sample, even where one equals it.

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.errors import ConfigError
-from jaxssl.losses.regression import unit
+from jaxssl.vectors import unit
 
 
 def mine_neighbors(

@@ -21,6 +21,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxssl.vectors import unit
+
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -208,12 +210,6 @@ def squared_distance(z1: jax.Array, z2: jax.Array) -> jax.Array:
     """
     _check_pair(z1, z2)
     return jnp.square(z1.astype(jnp.float32) - z2.astype(jnp.float32)).sum(1).mean()
-
-
-def unit(z: jax.Array) -> jax.Array:
-    """z / max(|z|, 1e-12) over the last axis in float32; a zero vector has a finite gradient."""
-    z = z.astype(jnp.float32)
-    return z * jax.lax.rsqrt(jnp.maximum(jnp.square(z).sum(-1, keepdims=True), 1e-24))
 
 
 def _check_pair(z1: jax.Array, z2: jax.Array) -> None:

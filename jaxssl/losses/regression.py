@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.errors import ConfigError
+from jaxssl.vectors import unit
 
 
 def lejepa_prediction(projections: jax.Array, *, num_global: int) -> jax.Array:
@@ -144,13 +145,6 @@ def low_bias_uniformity(projections: jax.Array, *, temperature: float = 2.0) -> 
     # The value is near zero: log(mean exp) would leave of it the rounding of log(V B (V B - V)).
     excess = jnp.where(others, jnp.expm1(cosines / temperature), 0).sum()
     return jnp.log1p(excess / (views * batch * views * (batch - 1)))
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """x / |x| over the last axis, in float32; zero, with a finite gradient, where x is."""
-    x = x.astype(jnp.float32)
-    # The root of a clamped square: the norm itself has no gradient at zero.
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
 
 
 def _spread(z: jax.Array, around: jax.Array) -> jax.Array:

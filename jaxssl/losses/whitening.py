@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.errors import ConfigError
-from jaxssl.losses.redundancy import HIGHEST, unit
+from jaxssl.losses.redundancy import HIGHEST
+from jaxssl.vectors import unit
 
 
 def whiten(z: jax.Array, *, epsilon: float = 0.0) -> jax.Array:

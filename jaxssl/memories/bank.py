@@ -4,8 +4,8 @@ import jax
 
 from jaxssl.memories import Memory, Seen
 from jaxssl.memories.center import check_momentum
-from jaxssl.memories.queue import unit
 from jaxssl.method import Info
+from jaxssl.vectors import unit
 
 
 def build(*, views: int, info: Info, momentum: float = 0.5) -> Memory:

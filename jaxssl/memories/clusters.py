@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxssl.by_name import check_positive
 from jaxssl.errors import ConfigError
 from jaxssl.memories import Memory, Seen
-from jaxssl.memories.queue import unit
 from jaxssl.method import Info
+from jaxssl.vectors import unit
 
 State = dict[str, jax.Array]
 # Centroids that are compared with the whole table at once.

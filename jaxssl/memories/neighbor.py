@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxssl.memories import Memory, Seen, queue
 from jaxssl.method import Info
+from jaxssl.vectors import unit
 
 
 def build(*, views: int, info: Info, size: int) -> Memory:
@@ -32,7 +33,7 @@ def build(*, views: int, info: Info, size: int) -> Memory:
         rows = past.read(state, first(seen))
         # Of near ties, rounding in low precision would pick others than float32 does.
         cosines = jnp.einsum(
-            "vbp,kp->vbk", queue.unit(seen.stack), rows, precision=jax.lax.Precision.HIGHEST
+            "vbp,kp->vbk", unit(seen.stack), rows, precision=jax.lax.Precision.HIGHEST
         )
         return rows[jnp.argmax(cosines, axis=-1)]
 

@@ -10,6 +10,7 @@ from jaxssl.by_name import check_choice, check_positive
 from jaxssl.errors import ConfigError
 from jaxssl.memories import Memory, Seen
 from jaxssl.method import Info
+from jaxssl.vectors import unit
 
 LAYOUTS = ("rows", "columns")
 
@@ -64,8 +65,3 @@ def build(
         return {"rows": rows, "at": (state["at"] + step_adds) % size}
 
     return Memory(init, read, update)
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """x / max(|x|, 1e-12) over the last axis."""
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 
 from jaxssl.memories import Memory, Seen
 from jaxssl.memories.center import check_momentum
-from jaxssl.memories.queue import unit
 from jaxssl.method import Info
+from jaxssl.vectors import unit
 
 
 def build(*, views: int, info: Info, momentum: float = 0.9) -> Memory:

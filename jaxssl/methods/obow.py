@@ -40,7 +40,6 @@ from jaxssl.by_name import check_choice
 from jaxssl.chunking import chunked
 from jaxssl.errors import ConfigError, near
 from jaxssl.losses.bags import POOLS
-from jaxssl.losses.regression import unit
 from jaxssl.memories import Memory, Seen, queue
 from jaxssl.method import Aux, Batch, Info, Method, PyTree, Teacher
 from jaxssl.methods import checks, encode
@@ -49,6 +48,7 @@ from jaxssl.methods.networks import Networks
 from jaxssl.naming import fold_name
 from jaxssl.sharding import batch_sharded
 from jaxssl.state import example_batch
+from jaxssl.vectors import unit
 
 OPTIONS: Mapping[str, Any] = {
     "levels": (-1,),
