@@ -10,7 +10,7 @@ A combinator takes losses and gives a loss:
 | `weighted(fn, w)` | w fn |
 | `scheduled(fn, schedule)` | schedule(step) fn, called with `step=` |
 | `over_views(fn)` | the mean over the leading axis of fn(z[v], ...) |
-| `over_pairs(fn, "cross" or "same")` | the mean of fn(student[u], target[v], ...) over pairs |
+| `over_pairs(fn, pairs)` | the mean of fn(student[u], target[v], ...) over pairs of views |
 | `sliced(test)` | the mean over directions of a univariate test of (z, directions) |
 | `sum_of(**fns)` | the sum, and each term by its name |
 
@@ -31,16 +31,23 @@ LeJEPA's loss of projections [V, B, P] with two global views:
 >>> sorted(terms)
 ['prediction', 'sigreg']
 
-Where published forms of LeJEPA differ, this one follows the first column:
+Published implementations of one loss often differ by a factor. Each module says which form it has,
+and by how much others differ; those that trip people up most, with ours first:
 
-| here | elsewhere |
-|---|---|
-| weights (1 - λ, λ) | prediction + λ sigreg: λ does not carry over from one to the other |
-| one test per view, then the mean over views | one test of all V B embeddings: another loss |
-| local and global views in both terms | local views only in sigreg |
-| knots on [0, 3] with doubled weights | a trapezoid on [-5, 5]: 1 to 2 % more |
-| mean over P in the prediction | the squared norm, P times as much |
-| N, the global batch, in sigreg | the batch of one device |
+| loss | here | elsewhere |
+|---|---|---|
+| `nt_xent` (SimCLR) | the mean over 2 B anchors | the sum of two means: twice as much |
+| `moco_v3` | times 2 τ | without: a gradient 1 / (2 τ) as large |
+| `vicreg` | variance terms averaged, covariance terms summed | variance summed: twice |
+| `barlow_twins` | biased standard deviation | unbiased: C_ii = (B - 1) / B for equal views |
+| `byol` | 2 - 2 cos, one direction | both directions summed: twice |
+| `dino`, `swav` | the mean over pairs of views | their sum |
+| `koleo`, `msn` | the mean over samples and views | summed over views |
+| `sigreg` (LeJEPA) | one test per view, then the mean | one test of all V B: another loss |
+| `sigreg` | knots on [0, 3], weights doubled | a trapezoid on [-5, 5]: 1 to 2 % more |
+| `sigreg` | N, the global batch | the batch of one device |
+| LeJEPA's weights | (1 - λ, λ) | prediction + λ sigreg: λ does not carry over |
+| `lejepa_prediction` | the mean over P | the squared norm: P times as much |
 """
 
 from jaxssl.losses.bags import (
