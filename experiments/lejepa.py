@@ -10,7 +10,7 @@ scikit-learn's digits; on 2 CPU cores about 2 minutes; held-out 5-shot accuracy 
 
   python -m jaxssl.main --config=experiments/lejepa.py:cifar10 --workdir=runs/lejepa-cifar10
 
-CIFAR-10 under $JAXSSL_DATA/cifar10; on 2 CPU cores about 22 minutes; kNN accuracy at least 14
+CIFAR-10 under $JAXSSL_DATA/cifar10; on 2 CPU cores about 20 minutes; kNN accuracy at least 14
 points above random init. The control without the regulariser collapses below random init:
 
   ... --config.losses.sigreg.weight=0 --config.losses.prediction.weight=1
