@@ -99,14 +99,20 @@ def build(config: Any, info: Info) -> Method:
         chosen = [_inside(found, level, options) for level in options["levels"]]
         return batch_sharded(jax.lax.stop_gradient(chosen)), stats
 
+    def shapes_of(x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        """The pooled output, and the maps at each level, of fresh params."""
+        out: Any
+        out, _ = encoder.init_with_output(jax.random.key(0), x, train=False, capture=("stages",))
+        maps = [_inside(out["stages"], level, options) for level in options["levels"]]
+        return out["pooled"], maps
+
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
         images = make(fold_name(key, "views"), batch)
         params, stats = networks.init(key, images[crops[0]][:, 0])
         copies = {"student": stats, teacher_name: jax.tree.map(jnp.array, stats)}
         vocabulary, distance = {}, {}
-        shapes, _ = jax.eval_shape(maps_of, params, stats, images[whole][:, 0])
-        width = _width(encoder, images[crops[0]][:, 0])
-        for level, shape in zip(levels, shapes):
+        pooled, maps = jax.eval_shape(shapes_of, images[whole][:, 0])
+        for level, shape in zip(levels, maps):
             start = words.init(fold_name(key, level), (1, info.global_batch, shape.shape[-1]))
             vocabulary[level] = {**start, "rows": nn.relu(start["rows"])}
             distance[level] = jnp.full((), FIRST_DISTANCE, jnp.float32)
@@ -114,10 +120,10 @@ def build(config: Any, info: Info) -> Method:
             out, variables = generator.init_with_output(
                 fold_name(key, name), vocabulary[level]["rows"][0][:2]
             )
-            if out.shape[-1] != width:
+            if out.shape[-1] != pooled.shape[-1]:
                 raise ConfigError(
-                    f"student.generator: found {out.shape[-1]} outputs, expected {width}, those of "
-                    "the encoder"
+                    f"student.generator: found {out.shape[-1]} outputs, expected "
+                    f"{pooled.shape[-1]}, those of the encoder"
                 )
             params[name] = variables["params"]
             if "batch_stats" in variables:
@@ -224,12 +230,6 @@ def _inside(stages: Any, level: int, options: Mapping[str, Any]) -> jax.Array:
             f"{x.shape[1]}x{x.shape[2]}, leaves {least} places within its border of {border}"
         )
     return x[:, border : x.shape[1] - border, border : x.shape[2] - border].astype(jnp.float32)
-
-
-def _width(encoder: nn.Module, x: jax.Array) -> int:
-    init = lambda: encoder.init_with_output(jax.random.key(0), x, train=False)[0]
-    found: Any = jax.eval_shape(init)["pooled"]
-    return int(found.shape[-1])
 
 
 def _seen(rows: jax.Array, batch: Batch, key: jax.Array, step: jax.Array) -> Seen:

@@ -14,6 +14,7 @@ Fields of `config.method_options`:
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -51,8 +52,7 @@ def build(config: Any, info: Info) -> Method:
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
         images = make(fold_name(key, "views"), batch)[groups[0]]
         params, stats = networks.init(key, images[:, 0])
-        outputs, _ = networks.outputs(params, stats, {groups[0]: {"x": images}}, ("pooled",), False)
-        width = outputs["pooled"][groups[0]].shape[-1]
+        width = _width(networks.encoder, images[:, 0])
         pair = jnp.zeros((1, 1, 2 * width if options["aggregation"] == "cat" else width))
         variables = relation.init(fold_name(key, "relation"), pair, train=False)
         params["relation"] = variables["params"]
@@ -118,6 +118,12 @@ def _groups(config: Any, info: Info) -> tuple[str, ...]:
     if info.global_batch < 2:
         raise ConfigError("train.global_batch: found 1, expected at least 2 for negative pairs")
     return tuple(ids)
+
+
+def _width(encoder: nn.Module, x: jax.Array) -> int:
+    fresh = lambda: encoder.init_with_output(jax.random.key(0), x, train=False)[0]
+    found: Any = jax.eval_shape(fresh)
+    return int(found["pooled"].shape[-1])
 
 
 def _relation(config: Any, dtype: Any) -> Any:
