@@ -61,7 +61,8 @@ def build(config: Any, info: Info) -> Method:
 
         def shape(ref: Ref) -> tuple[int, ...]:
             inputs = {group: plain[group] for group in ref.groups}
-            apply = lambda: networks.outputs(params, stats, inputs, [ref.output], False)[0]
+            whole = networks._replace(microbatches=1)  # an example may be smaller than their number
+            apply = lambda: whole.outputs(params, stats, inputs, [ref.output], False)[0]
             rest = jax.eval_shape(apply)[ref.output][ref.groups[0]].shape[2:]
             return (known.count(ref), info.global_batch, *rest)
 
