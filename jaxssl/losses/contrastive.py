@@ -12,7 +12,7 @@ Where published forms differ, these follow the first column:
 | `nnclr`: one direction, neighbours are the anchors | the mean of both, as pairs "cross" give |
 | `info_nce_queue`: negatives from the queue alone | the batch's other keys too |
 | `instance_nce`: one draw of negatives for the batch | one for each sample: less variance |
-| `instance_nce`: Z is exact for a bank of random directions | Monte Carlo on the first batch |
+| `instance_nce`: Z is the mean over banks of random directions | of the first batch's samples |
 """
 
 import chex
@@ -243,7 +243,7 @@ def instance_nce(
     P(j | v) = exp(M_j . v / t) / Z, with J of m uniform draws, the same for the whole batch. Wu et
     al., 2018, "Unsupervised feature learning via non-parametric instance discrimination", arXiv
     1805.01978. There Z is a constant, estimated from the first batch and the bank as it starts;
-    that bank holds random directions, for which this takes the expectation, `random_partition`.
+    that bank holds random directions: this takes the expectation over them, `random_partition`.
     The paper's proximal term is not part of it. No gradient to the bank.
 
     Args:

@@ -4,6 +4,7 @@ import jax
 
 from jaxssl.memories import Memory, Seen
 from jaxssl.memories.center import check_momentum
+from jaxssl.memories.queue import random_corners
 from jaxssl.method import Info
 from jaxssl.vectors import unit
 
@@ -12,7 +13,7 @@ def build(*, views: int, info: Info, momentum: float = 0.5) -> Memory:
     """M[i] <- unit(m M[i] + (1 - m) unit(mean_v z[v])) for the samples i of the batch; [N, P].
 
     Wu et al., 2018, "Unsupervised feature learning via non-parametric instance discrimination",
-    arXiv 1805.01978. It starts with random directions. No sample is twice in a batch, so no two
+    arXiv 1805.01978. It starts with `random_corners`. No sample is twice in a batch, so no two
     rows of a step meet.
 
     Args:
@@ -24,7 +25,7 @@ def build(*, views: int, info: Info, momentum: float = 0.5) -> Memory:
     check_momentum(momentum)
 
     def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        return unit(jax.random.normal(key, (info.num_samples, shape[-1])))
+        return random_corners(key, (info.num_samples, shape[-1]))
 
     def update(state: jax.Array, seen: Seen) -> jax.Array:
         index = seen.batch["index"]

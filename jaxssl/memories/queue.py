@@ -1,5 +1,6 @@
 """A first-in, first-out queue of the embeddings of earlier steps."""
 
+import math
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ def build(
     normalize: bool = True,
     per_view: bool = False,
 ) -> Memory:
-    """The last `size` embeddings; at the start, random directions.
+    """The last `size` embeddings; at the start, `random_corners`.
 
     He et al., 2020, "Momentum contrast for unsupervised visual representation learning",
     arXiv 1911.05722.
@@ -51,8 +52,8 @@ def build(
     queues = views if per_view else 1
 
     def init(key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
-        rows = jax.random.normal(key, (queues, size, shape[-1]))
-        return {"rows": unit(rows) if normalize else rows, "at": jnp.zeros((), jnp.int32)}
+        rows = random_corners(key, (queues, size, shape[-1]))
+        return {"rows": rows, "at": jnp.zeros((), jnp.int32)}
 
     def read(state: Any, seen: Seen) -> jax.Array:
         rows = state["rows"] if per_view else state["rows"][0]
@@ -65,3 +66,12 @@ def build(
         return {"rows": rows, "at": (state["at"] + step_adds) % size}
 
     return Memory(init, read, update)
+
+
+def random_corners(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Unit vectors with all coordinates ±1 / sqrt(P), at random: directions of mean zero.
+
+    Their length needs no sum, which devices that split the vectors would round in their own way:
+    a first state is the same bit for bit on any number of them.
+    """
+    return jax.random.rademacher(key, shape, jnp.float32) / math.sqrt(shape[-1])

@@ -9,6 +9,7 @@ import pytest
 from jaxssl import losses
 from jaxssl.errors import ConfigError
 from jaxssl.losses import contrastive
+from jaxssl.memories.queue import random_corners
 
 NAMES = (
     "nt_xent",
@@ -179,11 +180,13 @@ def test_sampled_negatives_estimate_what_all_of_them_give():
     np.testing.assert_allclose(sampled.mean(), all_rows.mean(), rtol=0.02)
 
 
-def test_the_partition_is_that_of_random_directions():
-    m = np.random.default_rng(0).normal(size=(20_000, 16))
+def test_the_partition_is_that_of_random_directions_and_of_a_bank_as_it_starts():
+    m = np.random.default_rng(0).normal(size=(20_000, 32))
     m /= np.linalg.norm(m, axis=1, keepdims=True)
-    found = np.exp(m[:, 0] / 0.2).sum()
-    np.testing.assert_allclose(contrastive.random_partition(20_000, 16, 0.2), found, rtol=0.05)
+    bank = np.asarray(random_corners(jax.random.key(0), m.shape))
+    for rows in (m, bank):
+        found = np.exp(rows @ m[:64].T / 0.2)[64:].sum(0).mean()
+        np.testing.assert_allclose(contrastive.random_partition(20_000, 32, 0.2), found, rtol=0.02)
 
 
 @pytest.mark.parametrize("name", PAIRS)
