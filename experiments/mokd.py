@@ -138,19 +138,17 @@ def recipe(config: ConfigDict) -> None:
         batch=batch,
         epochs=100,
         clip_per_tensor=3.0,
-        groups=dict(
-            search=dict(
-                match="^search_a/",
-                own_learning_rate=vit_rate,
-                weight_decay=("cosine", 400.0, 4000.0),
-            ),
-            prototypes=dict(match="^prototypes_", freeze_until=epoch),
-            search_prototypes=dict(
-                match="^search_prototypes_",
-                freeze_until=epoch,
-                own_learning_rate=vit_rate,
-                weight_decay=("cosine", 400.0, 4000.0),
-            ),
+    )
+    config.optimizer.groups = dict(
+        search=dict(
+            match="^search_a/", own_learning_rate=vit_rate, weight_decay=("cosine", 400.0, 4000.0)
+        ),
+        prototypes=dict(match="^prototypes_", freeze_until=epoch),
+        search_prototypes=dict(
+            match="^search_prototypes_",
+            freeze_until=epoch,
+            own_learning_rate=vit_rate,
+            weight_decay=("cosine", 400.0, 4000.0),
         ),
     )
     # A teacher's temperature rises epoch by epoch: over 50 of them in a's own terms, else over 30.

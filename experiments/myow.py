@@ -71,6 +71,6 @@ def recipe(config: ConfigDict) -> None:
     config.optimizer.update(
         name="sgd", learning_rate=("warmup_cosine", 4.0, 30 * epoch, 0.0), weight_decay=5e-5
     )
-    config.method_options.update(warmup=dict(epochs=100), ramp=dict(epochs=10))
+    config.method_options.warmup, config.method_options.ramp = dict(epochs=100), dict(epochs=10)
     config.evals.update(every_steps=50 * epoch)
     config.checkpoint.update(every_steps=10 * epoch)
