@@ -18,19 +18,21 @@ def _modules(package: ModuleType) -> list[str]:
     ]
 
 
-def build_by_name(package: ModuleType, config: Mapping[str, Any], field: str, **given: Any) -> Any:
-    """Call `build(**given, **fields)` of the module of `package` that `config["name"]` names.
+def build_by_name(
+    package: ModuleType, config: Mapping[str, Any], field: str, by: str = "name", **given: Any
+) -> Any:
+    """Call `build(**given, **fields)` of the module of `package` that `config[by]` names.
 
     Errors: ConfigError for an unknown name, an unknown or missing field, or a value that the
     module's own `build` refuses; the message begins with the full name of the field.
     """
     fields = dict(config)
-    if "name" not in fields:
-        raise ConfigError(f"{field}.name: missing; known: {', '.join(_modules(package))}")
-    name = fields.pop("name")
+    if by not in fields:
+        raise ConfigError(f"{field}.{by}: missing; known: {', '.join(_modules(package))}")
+    name = fields.pop(by)
     known = _modules(package)
     if name not in known:
-        found = f"{field}.name: found {name!r}, expected a module of {package.__name__}"
+        found = f"{field}.{by}: found {name!r}, expected a module of {package.__name__}"
         raise ConfigError(found + near(str(name), known))
     build = importlib.import_module(f"{package.__name__}.{name}").build
     parameters = dict(inspect.signature(build).parameters)

@@ -49,11 +49,11 @@ def build(config: Mapping[str, Any], *, views: int, info: Info, field: str) -> M
     """The memory that `config` names.
 
     Args:
-      config: `{"name": ..., **fields}`.
+      config: `{"memory": ..., **fields}`.
       views: V of the stack that it will see.
       info: N, B and the steps of an epoch.
       field: where in the config it stands; error messages begin with it.
 
     Errors: ConfigError for an unknown name, field or value.
     """
-    return build_by_name(sys.modules[__name__], config, field, views=views, info=info)
+    return build_by_name(sys.modules[__name__], config, field, by="memory", views=views, info=info)

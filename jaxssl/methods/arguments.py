@@ -166,7 +166,7 @@ def _remember(
         raise ConfigError(f"{field}.head: no head {head!r}{near(head, known.heads)}")
     of = known.ref(fields.pop("of"), f"{field}.of") if "of" in fields else default
     views = known.count(of)
-    memory = memories.build({"name": name, **fields}, views=views, info=info, field=field)
+    memory = memories.build({"memory": name, **fields}, views=views, info=info, field=field)
     return Remembered(memory, of, head)
 
 

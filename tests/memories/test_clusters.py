@@ -27,7 +27,7 @@ def blobs(seed, groups=4, each=8):
 
 
 def make(**fields):
-    config = {"name": "clusters", "count": 4} | fields
+    config = {"memory": "clusters", "count": 4} | fields
     memory = memories.build(config, views=2, info=INFO, field="losses.a.clusters")
     return memory, memory.init(KEY, (2, 8, 4))
 

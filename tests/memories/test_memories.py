@@ -14,12 +14,12 @@ from jaxssl.method import Info
 INFO = Info({}, {}, num_samples=32, num_classes=0, steps=8, steps_per_epoch=4, global_batch=8)
 KEY = jax.random.key(0)
 KINDS = [
-    dict(name="queue", size=32),
-    dict(name="queue", size=32, per_view=True, layout="columns"),
-    dict(name="neighbor", size=16),
-    dict(name="bank"),
-    dict(name="center"),
-    dict(name="second_moment"),
+    dict(memory="queue", size=32),
+    dict(memory="queue", size=32, per_view=True, layout="columns"),
+    dict(memory="neighbor", size=16),
+    dict(memory="bank"),
+    dict(memory="center"),
+    dict(memory="second_moment"),
 ]
 
 
@@ -75,7 +75,7 @@ def test_eight_devices_remember_what_one_does(config):
 def test_what_is_read_comes_from_earlier_steps_alone(config):
     memory = build(**config)
     *_, state = after(memory, 1)
-    if config["name"] == "neighbor":  # asks by this step's embeddings, answers with earlier ones
+    if config["memory"] == "neighbor":  # asks by this step's embeddings, answers with earlier ones
         rows = np.asarray(state["rows"][0])
         for row in np.asarray(memory.read(state, seen(1))).reshape(-1, 4):
             assert (rows == row).all(1).any()
@@ -83,15 +83,17 @@ def test_what_is_read_comes_from_earlier_steps_alone(config):
         np.testing.assert_array_equal(memory.read(state, seen(1)), memory.read(state, seen(2)))
 
 
-@pytest.mark.parametrize("config", [c for c in KINDS if c["name"] in ("queue", "neighbor", "bank")])
+@pytest.mark.parametrize(
+    "config", [c for c in KINDS if c["memory"] in ("queue", "neighbor", "bank")]
+)
 def test_rows_keep_unit_length(config):
     for state in after(build(**config), 2):
-        rows = state if config["name"] == "bank" else state["rows"]
+        rows = state if config["memory"] == "bank" else state["rows"]
         np.testing.assert_allclose(np.linalg.norm(rows, axis=-1), 1, rtol=1e-5)
 
 
 def test_a_queue_forgets_the_oldest_and_its_pointer_wraps():
-    states = after(build(name="queue", size=32), 3)
+    states = after(build(memory="queue", size=32), 3)
     assert [int(s["at"]) for s in states] == [0, 16, 0, 16]
     rows = [np.asarray(s["rows"][0]) for s in states]
     # A step's rows in the order of its samples, the views of a sample side by side.
@@ -103,7 +105,7 @@ def test_a_queue_forgets_the_oldest_and_its_pointer_wraps():
 
 def test_layouts_and_a_queue_for_each_view():
     rows, columns, apart = (
-        build(name="queue", size=16, **fields)
+        build(memory="queue", size=16, **fields)
         for fields in ({}, {"layout": "columns"}, {"per_view": True, "normalize": False})
     )
     read = lambda memory: np.asarray(memory.read(after(memory, 2)[-1], seen(2)))
@@ -115,10 +117,10 @@ def test_layouts_and_a_queue_for_each_view():
 @pytest.mark.parametrize(
     "config, views, message",
     [
-        (dict(name="queue", size=20), 2, "multiple of the 16 .* such as 16"),
-        (dict(name="queue", size=30), 1, "multiple of the 8 .* such as 32"),
-        (dict(name="queue", size=12, per_view=True), 2, "multiple of the 8 .* such as"),
-        (dict(name="neighbor", size=12), 2, "multiple of the 8 .* such as"),
+        (dict(memory="queue", size=20), 2, "multiple of the 16 .* such as 16"),
+        (dict(memory="queue", size=30), 1, "multiple of the 8 .* such as 32"),
+        (dict(memory="queue", size=12, per_view=True), 2, "multiple of the 8 .* such as"),
+        (dict(memory="neighbor", size=12), 2, "multiple of the 8 .* such as"),
     ],
 )
 def test_a_size_that_the_batch_does_not_divide_is_refused(config, views, message):
@@ -131,12 +133,12 @@ def test_a_size_that_the_batch_does_not_divide_is_refused(config, views, message
 @pytest.mark.parametrize(
     "config, message",
     [
-        (dict(name="quee"), "name: found 'quee'.*did you mean 'queue'"),
-        (dict(name="queue"), "size: missing"),
-        (dict(name="queue", size=0), r"size: found \(0,\)"),
-        (dict(name="queue", size=16, layout="row"), "layout: found 'row'.*did you mean 'rows'"),
-        (dict(name="bank", momentum=1.5), "momentum: found 1.5, expected 0 to 1"),
-        (dict(name="center", momentum=-1), "momentum: found -1, expected 0 to 1"),
+        (dict(memory="quee"), "memory: found 'quee'.*did you mean 'queue'"),
+        (dict(memory="queue"), "size: missing"),
+        (dict(memory="queue", size=0), r"size: found \(0,\)"),
+        (dict(memory="queue", size=16, layout="row"), "layout: found 'row'.*did you mean 'rows'"),
+        (dict(memory="bank", momentum=1.5), "momentum: found 1.5, expected 0 to 1"),
+        (dict(memory="center", momentum=-1), "momentum: found -1, expected 0 to 1"),
     ],
 )
 def test_bad_fields_are_named(config, message):
@@ -145,7 +147,7 @@ def test_bad_fields_are_named(config, message):
 
 
 def test_a_neighbour_is_the_nearest_of_the_first_views_earlier_embeddings():
-    memory = build(name="neighbor", size=16)
+    memory = build(memory="neighbor", size=16)
     state = after(memory, 2)[-1]
     rows = unit(np.r_[stack_of(0)[0], stack_of(1)[0]])
     nearest = (unit(stack_of(2)) @ rows.T).argmax(-1)
@@ -156,7 +158,7 @@ def test_a_neighbour_is_the_nearest_of_the_first_views_earlier_embeddings():
 
 
 def test_only_the_rows_of_the_batch_move_in_a_bank():
-    first, last = (np.asarray(s) for s in after(build(name="bank", momentum=0.25), 1))
+    first, last = (np.asarray(s) for s in after(build(memory="bank", momentum=0.25), 1))
     index = np.asarray(seen(0).batch["index"])
     others = np.setdiff1d(np.arange(32), index)
     np.testing.assert_array_equal(last[others], first[others])
@@ -165,10 +167,10 @@ def test_only_the_rows_of_the_batch_move_in_a_bank():
 
 
 def test_running_mean_and_second_moment():
-    center = after(build(name="center", momentum=0.9), 2)[-1]
+    center = after(build(memory="center", momentum=0.9), 2)[-1]
     means = [stack_of(step).mean((0, 1)) for step in range(2)]
     np.testing.assert_allclose(center, 0.09 * means[0] + 0.1 * means[1], rtol=1e-4, atol=1e-6)
-    moment = np.asarray(after(build(name="second_moment", momentum=0.0), 2)[-1])
+    moment = np.asarray(after(build(memory="second_moment", momentum=0.0), 2)[-1])
     u = unit(stack_of(1)).reshape(16, 4)
     np.testing.assert_allclose(moment, u.T @ u / 16, rtol=1e-4, atol=1e-6)
     assert np.trace(moment) == pytest.approx(1, rel=1e-5)
