@@ -24,7 +24,9 @@ def get_config(preset: str = "digits") -> ConfigDict:
     base.two_views(config, "simclr")
     config.method = "joint_embedding"
     config.method_options.batch_statistics = "view"
-    config.student.projector = dict(name="mlp", widths=widths, norm="batch")
+    config.student.projector = dict(
+        name="mlp", widths=widths, norm="batch", last_norm=True, last_affine=False
+    )
     config.losses.contrast = dict(
         fn="decoupled_contrastive",
         student="projection",

@@ -24,8 +24,8 @@ def get_config(preset: str = "digits") -> ConfigDict:
     widths, temperature = SCALES[preset]
     base.two_views(config, "simclr")
     config.method = "joint_embedding"
-    # A shift's gradient would be a small rest of large parts, mostly rounding: the official code has
-    # none here either, though it has a scale.
+    # A shift's gradient would be a small rest of large parts, mostly rounding. The official code
+    # has none here either, though it has a scale.
     config.student.projector = dict(
         name="mlp", widths=widths, norm="batch", last_norm=True, last_affine=False
     )
