@@ -22,7 +22,9 @@ class Prototypes(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """x [..., D] -> scores [..., K], float32; `train` changes nothing."""
         del train
-        vectors = self.param("vectors", _unit_rows, (self.count, x.shape[-1]))
+        # Rows of length about 1. Exact lengths would be sums, which shardings order differently.
+        start = nn.initializers.normal(x.shape[-1] ** -0.5)
+        vectors = self.param("vectors", start, (self.count, x.shape[-1]))
         x = unit(x) if self.normalize_input else x
         rows = unit(vectors) if self.weight_norm else vectors
         # Temperatures of some hundredths follow: the sums are float32 whatever the factors are.
@@ -46,8 +48,8 @@ def build(
 
     SwAV's head (Caron et al., 2020, arXiv 2006.09882) takes unit inputs; an optimizer group with
     `unit_rows` keeps its prototypes at unit length. DINO's last layer (Caron et al., 2021,
-    arXiv 2104.14294) is `weight_norm` with a scale fixed at 1. At the start all rows have unit
-    length.
+    arXiv 2104.14294) is `weight_norm` with a scale fixed at 1. At the start rows have a length of
+    about 1.
 
     Args:
       count: K.
@@ -62,7 +64,3 @@ def build(
     """
     check_positive("count", (count,))
     return Prototypes(count, normalize_input, weight_norm, dtype)
-
-
-def _unit_rows(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return unit(jax.random.normal(key, shape))

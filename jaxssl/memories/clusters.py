@@ -59,11 +59,10 @@ def build(
     length = -(-info.num_samples // ROUND) * ROUND
 
     def init(key: jax.Array, shape: tuple[int, ...]) -> State:
-        rows = unit(jax.random.normal(key, (views, length, shape[-1])))
         return {
-            "table": rows,
+            "table": jnp.zeros((views, length, shape[-1])),
             "seen": jnp.zeros(length, bool),
-            "centroids": jnp.broadcast_to(rows[0, :count], (heads, count, shape[-1])),
+            "centroids": jnp.zeros((heads, count, shape[-1])),
             "codes": jnp.full((heads, length), -1, jnp.int32),
         }
 
@@ -114,15 +113,18 @@ def k_means(
       heads, count, iterations: H, K and the number of iterations.
 
     Returns:
-      Unit centroids [H, K, P] and clusters [H, N], -1 for rows that do not count.
+      Centroids [H, K, P], of unit length or zeros where there are fewer rows than clusters; and
+      clusters [H, N], -1 for rows that do not count.
     """
     size = tables.shape[1]
 
     def one(head: int) -> tuple[jax.Array, jax.Array]:
         rows = tables[head % len(tables)]
         draws = jax.random.uniform(jax.random.fold_in(key, head), (size,)) + weights
-        # Rows that count come first; where there are fewer than K, some are taken twice.
-        order = jnp.argsort(-draws)[jnp.arange(count) % size]
+        # Rows that count come first; where there are fewer than K, the other clusters stay empty.
+        order = jnp.argsort(-draws)[:count]
+        start = jnp.where(weights[order, None] > 0, rows[order], 0.0)
+        start = jnp.pad(start, ((0, max(0, count - size)), (0, 0)))
 
         def iterate(_: int, centroids: jax.Array) -> jax.Array:
             codes = nearest(rows, centroids)
@@ -130,7 +132,7 @@ def k_means(
             members = jax.ops.segment_sum(weights, codes, count)
             return jnp.where(members[:, None] > 0, unit(sums), centroids)
 
-        centroids = jax.lax.fori_loop(0, iterations, iterate, rows[order])
+        centroids = jax.lax.fori_loop(0, iterations, iterate, start)
         return centroids, jnp.where(weights > 0, nearest(rows, centroids), -1)
 
     done: list[Any] = [one(head) for head in range(heads)]
@@ -138,12 +140,13 @@ def k_means(
 
 
 def nearest(rows: jax.Array, centroids: jax.Array) -> jax.Array:
-    """argmax_k <row, C_k> [N], without a matrix of all N K products."""
+    """argmax_k <row, C_k> [N] of the C_k that are not zeros, in blocks of few k."""
     count = len(centroids)
     best, codes = jnp.full(len(rows), -jnp.inf), jnp.zeros(len(rows), jnp.int32)
     for first in range(0, count, BLOCK):
         block = centroids[first : first + BLOCK]
         cosines = jnp.einsum("np,kp->nk", rows, block, precision=jax.lax.Precision.HIGHEST)
+        cosines = jnp.where(jnp.any(block != 0, axis=1), cosines, -jnp.inf)
         top = cosines.max(1)
         codes = jnp.where(top > best, first + cosines.argmax(1).astype(jnp.int32), codes)
         best = jnp.maximum(best, top)

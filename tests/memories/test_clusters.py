@@ -89,6 +89,16 @@ def test_nearest_looks_past_the_first_block():
     assert (found >= clusters.BLOCK).any()
 
 
+def test_more_clusters_than_rows_leave_some_empty():
+    rows = unit(np.random.default_rng(0).normal(size=(4, 5)))
+    centroids, codes = clusters.k_means(KEY, rows[None], jnp.ones(4), 1, 6, 3)
+    assert sorted(np.asarray(codes[0]).tolist()) == [0, 1, 2, 3]
+    assert not np.any(centroids[0][4:])
+    # Even of rows that point away from every centroid, none is in an empty cluster.
+    lonely = clusters.nearest(-centroids[0][:1], centroids[0] * jnp.eye(6)[:, :1])
+    assert lonely.tolist() == [0]
+
+
 def test_the_first_step_clusters_its_own_batch():
     memory, state = make(count=3, heads=2)
     look = seen(0, TABLES, np.arange(8))
