@@ -94,14 +94,19 @@ def test_the_weak_view_is_not_recoloured(preset):
     assert {"crop", "affine"} & set(weak)
 
 
-def test_a_neighbour_may_be_the_sample_itself_of_an_earlier_epoch():
-    """Random directions tell nothing; once the queue holds the batch, its own rows are nearest."""
+def test_targets_are_what_the_queue_holds():
     (params, seen, extra), fn = start(config_of("nnclr"))
-    (random, aux), _ = fn(params, seen, extra)
-    (found, _), _ = fn(params, seen, aux.extra)
+    (first, aux), (by_params, _) = fn(params, seen, extra)
+    assert all(largest(by_params[network]) > 0 for network in params)
     rows = [e["memory"]["contrast"]["target"]["rows"][0] for e in (extra, aux.extra)]
     assert np.any(rows[0] != rows[1], axis=-1).sum() == B  # the first view's alone
-    assert float(found) < float(random)
+    (second, _), _ = fn(params, seen, aux.extra)
+    assert abs(float(second) - float(first)) > 1e-3
+    # One row for all samples: no prediction can be told from the others.
+    alone = jax.tree.map(jnp.array, extra)
+    alone["memory"]["contrast"]["target"]["rows"] = jnp.ones_like(rows[0])[None] / 4
+    (chance, _), _ = fn(params, seen, alone)
+    assert float(chance) >= np.log(B)
 
 
 @pytest.mark.parametrize("changes", [{}, {"fn": "instance_nce", "num_negatives": 16}])
