@@ -18,7 +18,7 @@ from jaxssl.program import Program, find_family
 from jaxssl.report.writers import read_metrics
 from jaxssl.state import example_batch
 
-STEPS = 4
+STEPS = 3
 # One experiment is followed for longer, on more meshes, and through the whole command.
 FOLLOWED = "lejepa"
 
@@ -49,7 +49,7 @@ def smooth(name, **changes):
 
     Adam divides by the gradient's own size: where that is rounding, its step is rounding's sign.
     """
-    descent = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.05}
+    descent = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.01}
     config = experiments.small(name, **descent | changes)
     views = {
         group: dict(count=view.count, size=view.size, noise=dict(sigma=0.1))
@@ -83,7 +83,7 @@ def test_eight_devices_are_one_device(name):
         if value.dtype.kind == "f":
             # A moment is a sum of gradients whose large parts cancel.
             close = 1e-4 if leaf.startswith("optimizer/") else 1e-5
-            scale = max(1e-3, np.abs(value).max())
+            scale = max(5e-3, np.abs(value).max())  # a bias starts at zero
             if leaf.startswith("extra/batch_stats") and leaf.endswith("/mean"):
                 # What a layer makes of a normalised input has mean zero, but for rounding.
                 scale = max(scale, np.sqrt(one[2][f"{leaf.removesuffix('mean')}var"].max()))
