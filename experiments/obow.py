@@ -5,9 +5,13 @@ for self-supervised learning, arXiv 2012.11552.
 
   python -m jaxssl.main --config=experiments/obow.py --workdir=runs/obow
 
+scikit-learn's digits; on 2 CPU cores about 2 minutes; held-out 5-shot accuracy of at least 96 %
+(raw pixels 85 %, random init 72 %).
+
   python -m jaxssl.main --config=experiments/obow.py:cifar10 --workdir=runs/obow-cifar10
 
-The control keeps the vocabulary at its first noise:
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control keeps the vocabulary at its first noise; on digits
+it stays below raw pixels (83 %):
 
   ... --config.method_options.vocabulary=frozen
 """
@@ -45,9 +49,10 @@ def _small(config: ConfigDict) -> None:
         config.views.original.flip = 0.5
     width = config.encoder.widths[-1]
     config.student.generator = dict(name="mlp", widths=(2 * width, width), norm="batch")
-    # The last maps are 4 x 4: nothing would be left within a border.
+    # The last maps are 4 x 4: nothing would be left within a border. With the published sharpness
+    # of small runs, 10, an image would use most of so few words.
     config.method_options = dict(
-        levels=(-1,), vocabulary_size=512, border=0, sharpness=10.0, kappa=5.0
+        levels=(-1,), vocabulary_size=512, border=0, sharpness=40.0, kappa=5.0
     )
 
 

@@ -178,6 +178,8 @@ def build(config: Any, info: Info) -> Method:
             new = losses.sampled_words(features, keys, window=options["window"])
             vocabulary[level] = words.update(state, _seen(new, batch, key, step))
             metrics[f"{level}/perplexity"] = losses.bag_perplexity(bags)
+            of_image = jax.vmap(losses.bag_perplexity)(bags[:, None])
+            metrics[f"{level}/image_perplexity"] = of_image.mean()
             metrics[f"{level}/nearest"] = nearest
         statistics["student"] = stats
         after = {"batch_stats": statistics, "vocabulary": vocabulary, "distance": distance}
