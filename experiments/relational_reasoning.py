@@ -5,8 +5,13 @@ arXiv 2006.05849.
 
   python -m jaxssl.main --config=experiments/relational_reasoning.py --workdir=runs/relational
 
+scikit-learn's digits; on 2 CPU cores about 2 minutes; held-out 5-shot accuracy of at least 94 %
+(raw pixels 85 %, random init 72 %).
+
   python -m jaxssl.main --config=experiments/relational_reasoning.py:cifar10 \
     --workdir=runs/relational-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10.
 """
 
 from ml_collections import ConfigDict
