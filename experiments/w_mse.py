@@ -22,23 +22,24 @@ from ml_collections import ConfigDict
 from jaxssl import base
 
 PRESETS = ("digits", "cifar10", "imagenet1k_resnet50")
-# preset -> (widths of the projector, cuts of the batch into groups)
+# preset -> (widths of the projector, shrinkage of the covariance)
 SCALES = {
-    "digits": ((256, 32), 1),
-    "cifar10": ((512, 64), 1),
-    "imagenet1k_resnet50": ((1024, 128), 1),
+    # Small networks can leave a direction empty, which the published 0 turns into NaN.
+    "digits": ((256, 32), 1e-3),
+    "cifar10": ((512, 64), 1e-3),
+    "imagenet1k_resnet50": ((1024, 128), 0.0),
 }
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
     config = base.vision(preset)
-    widths, iterations = SCALES[preset]
+    widths, epsilon = SCALES[preset]
     config.method = "joint_embedding"
-    # Each view passes the encoder by itself.
+    # Each view passes the encoder by itself. Whitening takes a last bias away again.
     config.method_options.batch_statistics = "view"
-    config.student.projector = dict(name="mlp", widths=widths, norm="batch")
+    config.student.projector = dict(name="mlp", widths=widths, norm="batch", last_bias=False)
     config.losses.w_mse = dict(
-        fn="w_mse", student="projection", pairs="all", iterations=iterations, epsilon=0.0
+        fn="w_mse", student="projection", pairs="all", iterations=1, epsilon=epsilon
     )
     if preset == "imagenet1k_resnet50":
         base.imagenet_recipe(

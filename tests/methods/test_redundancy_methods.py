@@ -124,7 +124,7 @@ def test_tico_remembers_the_second_moment_of_the_first_view():
 def test_t_regs_sums_its_three_terms_over_both_views():
     value, aux = value_of(*start(config_of("t_regs")))
     m = {name: float(x) for name, x in aux.metrics.items()}
-    expected = 10 * m["invariance"] + 0.4 * m["length"] + 0.0016 * m["sphere"]
+    expected = m["invariance"] + 4 * m["length"] + m["sphere"]
     assert m["length"] < 0 < m["sphere"]
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
