@@ -12,11 +12,22 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
-# And they build the same programs again and again; each is compiled once.
-jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="jaxssl-tests-"))
+# And they build the same programs again and again; each is compiled once, for all workers.
+if "JAXSSL_TEST_CACHE" not in os.environ:
+    cache = tempfile.TemporaryDirectory(prefix="jaxssl-tests-", ignore_cleanup_errors=True)
+    os.environ["JAXSSL_TEST_CACHE"] = cache.name
+jax.config.update("jax_compilation_cache_dir", os.environ["JAXSSL_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs the tests of a file, or those of one experiment: they share programs."""
+    for item in items:
+        experiment = getattr(item, "callspec", None) and item.callspec.params.get("name")
+        shared = experiment if item.path.name == "test_common.py" and experiment else item.path.name
+        item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(scope="session")
