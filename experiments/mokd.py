@@ -26,6 +26,7 @@ class Scale(NamedTuple):
     """What differs between presets; grids are the maps of tokens of the global views."""
 
     vit: dict[str, Any]
+    norm: str
     hidden: tuple[int, ...]
     bottleneck: int
     prototypes: int
@@ -36,7 +37,8 @@ class Scale(NamedTuple):
 
 SCALES = {
     "digits": Scale(
-        dict(width=64, depth=2, heads=2, patch=4, image_size=16),
+        dict(width=64, depth=2, heads=2, patch=4, image_size=16, pool="mean"),
+        "batch",
         (256, 256),
         64,
         256,
@@ -45,7 +47,8 @@ SCALES = {
         0.99,
     ),
     "cifar10": Scale(
-        dict(width=96, depth=4, heads=3, patch=4, image_size=24),
+        dict(width=96, depth=4, heads=3, patch=4, image_size=24, pool="mean"),
+        "batch",
         (512, 512),
         128,
         1024,
@@ -55,7 +58,8 @@ SCALES = {
     ),
 }
 HEADLINE = Scale(
-    dict(size="S", patch=16, image_size=224),
+    dict(size="S", patch=16, image_size=224, pool="cls"),
+    "none",
     (2048, 2048),
     256,
     65536,
@@ -71,7 +75,10 @@ def get_config(preset: str = "digits") -> ConfigDict:
     config.method = "mokd"
     for name, norm in (("a", True), ("b", False)):
         config.student[f"projector_{name}"] = dict(
-            name="mlp", widths=(*scale.hidden, scale.bottleneck), norm="none", activation="gelu"
+            name="mlp",
+            widths=(*scale.hidden, scale.bottleneck),
+            norm=scale.norm,
+            activation="gelu",
         )
         config.student[f"search_{name}"] = dict(
             name="transformer_head", grid=scale.grids[name], **scale.search
@@ -90,7 +97,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
         b=dict(
             cross_weight=0.1,
             teacher_temperature=0.04,
-            encoder=dict(name="vit", pool="cls", **scale.vit),
+            encoder=dict(name="vit", **scale.vit),
             optimizer=dict(learning_rate=("warmup_cosine", 1e-3, 30, 1e-6)),
         ),
         student_temperature=0.1,

@@ -158,7 +158,9 @@ def build(config: Any, info: Info) -> Method:
         statistics: dict[str, PyTree] = {"student": {}}
         count = {}
         for name, side in sides.items():
-            own, stats = side.networks.init(fold_name(key, name), plain[GLOBAL]["x"][:, 0])
+            own, stats = side.networks.init(
+                fold_name(key, f"network_{name}"), plain[GLOBAL]["x"][:, 0]
+            )
             params |= side.named(own)
             statistics["student"] |= side.named(stats)
             statistics[name] = jax.tree.map(jnp.array, side.named(stats))
@@ -274,7 +276,8 @@ def _entropy(logits: jax.Array) -> jax.Array:
 def _counts(side: Side, params: PyTree, stats: PyTree, plain: Any) -> dict[str, int]:
     """K of the scores of images and of maps."""
     wanted = ("scores", "search_scores")
-    apply = lambda: side.networks.outputs(params, stats, plain, wanted, False)[0]
+    whole = side.networks._replace(microbatches=1)  # an example may be smaller than their number
+    apply = lambda: whole.outputs(params, stats, plain, wanted, False)[0]
     found = jax.eval_shape(apply)
     return {name: x[GLOBAL].shape[-1] for name, x in found.items()}
 
