@@ -3,6 +3,17 @@
 Caron, Misra, Mairal, Goyal, Bojanowski, Joulin (2020), Unsupervised learning of visual features by
 contrasting cluster assignments, arXiv 2006.09882; after Caron, Bojanowski, Joulin, Douze (2018),
 arXiv 1807.05520.
+
+  python -m jaxssl.main --config=experiments/deepcluster_v2.py --workdir=runs/deepcluster_v2
+
+scikit-learn's digits; after 150 steps (--config.train.steps=150) held-out 5-shot accuracy of about
+94 % (raw pixels 85 %, random init 72 %). The control never clusters again after the first batch:
+
+  ... --config.losses.clusters.clusters.every=1000.0
+
+  python -m jaxssl.main --config=experiments/deepcluster_v2.py:cifar10 --workdir=runs/dc-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +36,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
         student="projection",
         pairs="all",
         temperature=0.1,
-        clusters=dict(memory="clusters", of="projection:global", count=count, heads=3),
+        clusters=dict(memory="clusters", of="projection:global", count=count, heads=3, every=1.0),
     )
     if preset not in SCALES:
         batch = 4096

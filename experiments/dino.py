@@ -2,6 +2,17 @@
 
 Caron, Touvron, Misra, Jegou, Mairal, Bojanowski, Joulin (2021), Emerging properties in
 self-supervised vision transformers, arXiv 2104.14294.
+
+  python -m jaxssl.main --config=experiments/dino.py --workdir=runs/dino
+
+scikit-learn's digits; after 150 steps (--config.train.steps=150) held-out 5-shot accuracy of about
+90 % (raw pixels 85 %, random init 72 %). The control neither centres nor sharpens the teacher:
+
+  ... --config.losses.dino.center.momentum=1.0 --config.losses.dino.teacher_temperature=0.1
+
+  python -m jaxssl.main --config=experiments/dino.py:cifar10 --workdir=runs/dino-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10.
 """
 
 from ml_collections import ConfigDict

@@ -2,6 +2,18 @@
 
 Assran, Caron, Misra, Bojanowski, Bordes, Vincent, Joulin, Rabbat, Ballas (2022), Masked siamese
 networks for label-efficient learning, arXiv 2204.07141.
+
+  python -m jaxssl.main --config=experiments/msn.py --workdir=runs/msn
+
+scikit-learn's digits with a small vision transformer, whose random init has little to build on: a
+5-shot accuracy of 68 % (raw pixels 85 %), and 71 % after 200 steps (--config.train.steps=200). The
+control without the entropy term lets all anchors share a prototype:
+
+  ... --config.losses.msn.entropy_weight=0.0
+
+  python -m jaxssl.main --config=experiments/msn.py:cifar10 --workdir=runs/msn-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10.
 """
 
 from ml_collections import ConfigDict
@@ -10,11 +22,16 @@ from jaxssl import base
 
 PRESETS = ("digits", "cifar10", "imagenet1k_vit_s16")
 # preset -> (encoder, hidden widths of the projector, P, prototypes K, fraction of patches dropped).
-# The class token of a small vision transformer starts out almost blind; the mean of its patches
-# does not.
+# A small vision transformer starts out as a bag of patches: few, large ones keep more of a digit.
 SCALES = {
-    "digits": (dict(width=96, depth=3, heads=3, image_size=16), (256, 256), 64, 128, 0.25),
-    "cifar10": (dict(width=192, depth=4, heads=3, image_size=24), (512, 512), 128, 512, 0.25),
+    "digits": (dict(width=96, depth=3, heads=3, patch=8, image_size=16), (256, 256), 64, 128, 0.25),
+    "cifar10": (
+        dict(width=192, depth=4, heads=3, patch=4, image_size=24),
+        (512, 512),
+        128,
+        512,
+        0.25,
+    ),
 }
 HEADLINE = (2048, 2048), 256, 1024, 0.15
 
@@ -25,7 +42,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     view = config.views["global"].to_dict()
     if preset in SCALES:
         size, hidden, width, count, dropped = SCALES[preset]
-        config.encoder = dict(name="vit", patch=4, pool="mean", **size)
+        config.encoder = dict(name="vit", pool="mean", posemb="sincos2d", **size)
         counts = {"target": 1, "anchor": 2}
         config.views = {name: view | dict(count=n) for name, n in counts.items()}
         config.optimizer.learning_rate = ("warmup_cosine", 1e-3, 30, 1e-6)

@@ -2,6 +2,18 @@
 
 Caron, Misra, Mairal, Goyal, Bojanowski, Joulin (2020), Unsupervised learning of visual features by
 contrasting cluster assignments, arXiv 2006.09882.
+
+  python -m jaxssl.main --config=experiments/swav.py --workdir=runs/swav
+
+scikit-learn's digits; after 200 steps (--config.train.steps=200) held-out 5-shot accuracy of about
+94 % (raw pixels 85 %, random init 72 %). The control gives every sample the same code, which leaves
+nothing to learn:
+
+  ... --config.losses.swav.epsilon=1000.0
+
+  python -m jaxssl.main --config=experiments/swav.py:cifar10 --workdir=runs/swav-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10, with a queue.
 """
 
 from ml_collections import ConfigDict
