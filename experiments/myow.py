@@ -5,10 +5,14 @@ arXiv 2102.10106.
 
   python -m jaxssl.main --config=experiments/myow.py --workdir=runs/myow
 
+scikit-learn's digits; on 2 CPU cores about 3 minutes; held-out 5-shot accuracy of at least 92 %
+(raw pixels 85 %, random init 71 %). The metric `same_class` is how many of the mined neighbours
+share the label, which no loss knows: 67 % at random init, above 90 % at the end.
+
   python -m jaxssl.main --config=experiments/myow.py:cifar10 --workdir=runs/myow-cifar10
 
-CIFAR-10 under $JAXSSL_DATA/cifar10. The metric `same_class` is how many of the mined neighbours
-share the label, which nothing in the loss knows. The control without mining is BYOL:
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control without mining is BYOL, which on digits is no worse
+(one seed: 94.8 % against 94.2 % here, and 91.5 % with the full weight of 1):
 
   ... --config.method_options.weight=0
 """
@@ -36,7 +40,10 @@ def get_config(preset: str = "digits") -> ConfigDict:
         config.student[f"{name}2"] = dict(name="mlp", widths=second, norm="batch")
     config.teachers.ema = dict(rule="ema", decay=("cosine", 0.98, 1.0))
     config.method_options = dict(
-        neighbors=1, weight=1.0, warmup=dict(percent=12.5), ramp=dict(percent=6.25)
+        neighbors=1,
+        weight=0.1 if preset == "digits" else 1.0,
+        warmup=dict(percent=12.5),
+        ramp=dict(percent=6.25),
     )
     if headline:
         recipe(config)
