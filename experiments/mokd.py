@@ -5,10 +5,14 @@ representation learning, arXiv 2304.06461.
 
   python -m jaxssl.main --config=experiments/mokd.py --workdir=runs/mokd
 
+scikit-learn's digits; on 2 CPU cores about 8 minutes; held-out 5-shot accuracy of at least 82 %
+(raw pixels 85 %, random init 72 %) and kNN accuracy of at least 93 % (raw pixels 98 %, random init
+91 %) of the convolutional network's teacher.
+
   python -m jaxssl.main --config=experiments/mokd.py:cifar10 --workdir=runs/mokd-cifar10
 
-CIFAR-10 under $JAXSSL_DATA/cifar10. What is evaluated is the teacher of the convolutional network;
-`--config.evals.encoder=teacher_b` takes the ViT's. The control, two networks that learn alone:
+CIFAR-10 under $JAXSSL_DATA/cifar10. `--config.evals.encoder=teacher_b` takes the ViT's teacher. The
+control, two networks that learn alone:
 
   ... --config.method_options.a.cross_weight=0 --config.method_options.b.cross_weight=0
 """
