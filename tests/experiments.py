@@ -2,6 +2,7 @@
 
 import pathlib
 import runpy
+from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
@@ -10,6 +11,24 @@ from jaxssl.config import merged
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "experiments"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
+
+
+# network -> the fields that make it small
+SMALL = {
+    "convnet": {"widths": (8, 16), "strides": (1, 2)},
+    "vit": {"width": 16, "depth": 2, "heads": 2},
+    "transformer_head": {"width": 16, "depth": 1, "heads": 2},
+    "prototypes": {"count": 32},
+}
+
+
+def named_sections(config: ConfigDict, path: str = "") -> Iterator[tuple[str, ConfigDict]]:
+    """Every section that has a name, such as networks wherever a method keeps them; its path."""
+    for key, section in config.items():
+        if isinstance(section, ConfigDict):
+            yield from named_sections(section, f"{path}.{key}".lstrip("."))
+    if path and "name" in config:
+        yield path, config
 
 
 def load(name: str, preset: str = "digits", *overrides: str) -> ConfigDict:
@@ -37,11 +56,8 @@ def small(name: str, **changes: object) -> ConfigDict:
         "report.every_steps": 1,
         "report.samples": 32,
     }
-    encoder = config.encoder.name
-    if encoder == "convnet":
-        shrunk |= {"encoder.widths": (8, 16), "encoder.strides": (1, 2)}
-    elif encoder == "vit":
-        shrunk |= {"encoder.width": 16, "encoder.depth": 2, "encoder.heads": 2}
+    for path, network in named_sections(config):
+        shrunk |= {f"{path}.{field}": x for field, x in SMALL.get(network.name, {}).items()}
     for head in config.student:
         if "widths" in config.student[head]:
             last = config.student[head].widths[-1]
