@@ -6,6 +6,7 @@ config is that function. Families add the parts that they read (`encoder`, `stud
 """
 
 import ast
+import hashlib
 import importlib.util
 import inspect
 import json
@@ -174,14 +175,19 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The fields, as `a.b: old -> new`, that make `new` another run than `old`."""
-    keep = lambda tree: {k: v for k, v in _flat(tree).items() if not k.startswith(FREE_ON_RESUME)}
-    a, b = keep(old), keep(new)
+    a, b = _moving(old), _moving(new)
     absent = "(absent)"
     return [
         f"{k}: {a.get(k, absent)!r} -> {b.get(k, absent)!r}"
         for k in sorted(a.keys() | b.keys())
         if a.get(k, absent) != b.get(k, absent)
     ]
+
+
+def fingerprint(config: dict[str, Any]) -> str:
+    """A short hash of the fields that `differences` compares: equal where there are none."""
+    text = json.dumps(_moving(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def merged(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
@@ -292,6 +298,11 @@ def _check(config: ConfigDict, known: ConfigDict, prefix: str) -> None:
                 _check(value, old, f"{key}.")
         elif not (isinstance(old, tuple) and isinstance(value, list | tuple)):
             _expect(key, value, old)
+
+
+def _moving(tree: dict[str, Any]) -> dict[str, Any]:
+    """The fields by their full names, without those that move no parameter."""
+    return {k: v for k, v in _flat(tree).items() if not k.startswith(FREE_ON_RESUME)}
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

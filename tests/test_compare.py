@@ -192,7 +192,7 @@ def test_all_means_every_experiment_with_the_preset_seed_by_seed(root, tmp_path)
 def leave(folder, name, seed, knn, status="finished", **more):
     """A run as it is left behind."""
     facts = dict(experiment=name, seed=seed, views=960.0, views_per_step=64.0, steps=15)
-    facts |= dict(labels=False, own_encoder=False, machine="a box", plain={}, config={"a": 1})
+    facts |= dict(labels=False, own_encoder=False, machine="a box", recipe="r", config={"a": 1})
     workdir = folder / f"{name}-{seed}"
     workdir.mkdir(parents=True)
     write_json(one.facts_path(workdir), facts | more)
@@ -254,6 +254,52 @@ def test_the_figure_has_a_bar_for_each_method_and_a_line_for_each_control(root, 
     ]
     assert float(small.get("width")) / float(lost.get("width")) == pytest.approx(5 / 3, rel=1e-3)
     assert small.get("fill") != lost.get("fill")
+
+
+def test_a_record_grows_by_the_runs_of_other_folders(root, tmp_path):
+    for folder, runs_left in (
+        ("first", [("small", 1, 0.5), ("other", 0, 0.3)]),
+        ("second", [("small", 0, 0.6), ("small", 2, 0.7), ("wide", 0, 0.4)]),
+    ):
+        for name, seed, knn in runs_left:
+            leave(tmp_path / folder, name, seed, knn)
+        assert main(["--render", f"--workdir={tmp_path / folder}"], root) == 0
+    rows = {row["experiment"]: row for row in render.read(root)["rows"]}
+    assert list(rows) == ["other", "small", "wide"]
+    assert rows["small"]["seeds"] == [0, 1, 2]
+    assert rows["small"]["evals"]["knn"]["trained"] == [0.6, 0.5, 0.7]
+    # The same seed again, and an experiment whose config is now another, replace what was there.
+    leave(tmp_path / "third", "small", 1, 0.9)
+    leave(tmp_path / "third", "wide", 3, 0.8, recipe="s")
+    assert main(["--render", f"--workdir={tmp_path / 'third'}"], root) == 0
+    rows = {row["experiment"]: row for row in render.read(root)["rows"]}
+    assert rows["small"]["evals"]["knn"]["trained"] == [0.6, 0.9, 0.7]
+    assert rows["wide"]["seeds"] == [3]
+
+
+def test_records_of_two_budgets_or_configs_do_not_mix(root, tmp_path, capsys):
+    leave(tmp_path / "first", "small", 0, 0.5)
+    assert main(["--render", f"--workdir={tmp_path / 'first'}"], root) == 0
+    leave(tmp_path / "second", "small", 1, 0.5, views=50.0)
+    assert main(["--render", f"--workdir={tmp_path / 'second'}"], root) == 2
+    leave(tmp_path / "third", "small", 0, 0.5)
+    leave(tmp_path / "third", "small", 1, 0.5, recipe="s")
+    assert main(["--render", f"--workdir={tmp_path / 'third'}"], root) == 2
+    printed = capsys.readouterr().err.splitlines()
+    assert "the record has --views=960, the new runs 50" in printed[0]
+    assert "found small with several configs" in printed[1] and len(printed) == 2
+
+
+def test_a_run_on_record_is_not_made_again(root, tmp_path):
+    run = runs.plan(root, tmp_path / "new", ["small"], [0])[0]
+    leave(tmp_path / "old", "small", 0, 0.5, recipe=runs.recipe(run))
+    record = runs.collect(tmp_path / "old")
+    assert runs.execute([run], 960.0, record=record) == {}
+    assert not run.workdir.exists()
+    assert runs.recorded(run, 960.0, record)
+    assert not runs.recorded(run._replace(seed=1), 960.0, record)
+    assert not runs.recorded(run, 50.0, record)
+    assert not runs.recorded(run, 960.0, {})
 
 
 def test_check_fails_until_render(root, tmp_path, capsys):

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None, root: pathlib.Path = ROOT) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    failures = runs.execute(planned, flags.views, flags.machine)
+    failures = runs.execute(planned, flags.views, flags.machine, record=render.read(root))
     for run, reason in failures.items():
         print(f"failed: {run.experiment} seed {run.seed}: {reason}", file=sys.stderr)
     print(f"{count(len(planned) - len(failures), 'run')} of {len(planned)} finished")
@@ -62,7 +62,7 @@ def _seeds(text: str) -> list[int]:
 def _show(root: pathlib.Path, workdir: pathlib.Path | None, check: bool) -> int:
     """Writes README's block and the figure, or says whether they are current."""
     if workdir is not None and not check:
-        render.write_record(root, runs.collect(workdir))
+        render.write_record(root, runs.merged(render.read(root), runs.collect(workdir)))
     record, titles = render.read(root), render.titles(root)
     readme = root / "README.md"
     old = readme.read_text() if readme.exists() else ""

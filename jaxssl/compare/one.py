@@ -56,7 +56,7 @@ def run(file: str, workdir: pathlib.Path, views: float, seed: int, machine: str 
         "labels": found.labels,
         "own_encoder": budget.own_encoder(plain, budget.PRESET),
         "machine": machine or methods_table.machine(),
-        "plain": configs.to_dict(plain),
+        "recipe": configs.fingerprint(configs.to_dict(plain)),
         "config": configs.to_dict(config),
     }
     workdir.parent.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType, MappingProxyType
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -79,23 +79,40 @@ def check_folder(folder: pathlib.Path, views: float) -> None:
             )
 
 
-def finished(run: Run, views: float) -> bool:
-    """Whether the run is there, whole, and of today's config and this budget.
+def recipe(run: Run) -> str:
+    """The fingerprint of the experiment's config as it is today.
 
     Raises:
       ConfigError: the config cannot be loaded.
     """
+    return configs.fingerprint(configs.to_dict(configs.load(f"{run.file}:{PRESET}")))
+
+
+def finished(run: Run, views: float) -> bool:
+    """Whether the run is there, whole, and of today's config and this budget."""
     facts, summary = _facts(run.workdir), _summary(run.workdir)
     if not facts or summary.get("status") != "finished" or facts["views"] != views:
         return False
-    today = configs.to_dict(configs.load(f"{run.file}:{PRESET}"))
-    return not configs.differences(facts["plain"], today) and _is_own(run.workdir, facts)
+    return facts["recipe"] == recipe(run) and _is_own(run.workdir, facts)
+
+
+def recorded(run: Run, views: float, record: Mapping[str, Any]) -> bool:
+    """Whether the record holds the run, of today's config and this budget."""
+    rows = {row["experiment"]: row for row in record.get("rows", ())}
+    row = rows.get(run.experiment)
+    if row is None or record["views"] != views or run.seed not in row["seeds"]:
+        return False
+    return bool(row["recipe"] == recipe(run))
 
 
 def execute(
-    runs: Sequence[Run], views: float, machine: str = "", console: Console | None = None
+    runs: Sequence[Run],
+    views: float,
+    machine: str = "",
+    console: Console | None = None,
+    record: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[Run, str]:
-    """Makes the runs that are not finished, and says which failed and why, in one line each."""
+    """Makes the runs that are neither finished nor on record; which failed and why, in one line."""
     console = console or Console(stderr=True, soft_wrap=True)
     failures: dict[Run, str] = {}
     spent: list[float] = []
@@ -112,17 +129,20 @@ def execute(
             name = f"{run.experiment} seed {run.seed}"
             bar.update(task, description=name, completed=done)
             began = time.perf_counter()
-            failed, skipped = "", False
+            failed, word = "", ""
             try:
-                skipped = finished(run, views)
-                failed = "" if skipped else _start(run, views, machine)
+                if finished(run, views):
+                    word = f"finished before, {_shown(run)}"
+                elif recorded(run, views, record):
+                    word = "on record"
+                else:
+                    failed = _start(run, views, machine)
+                    spent.append(time.perf_counter() - began)
             except ConfigError as error:
                 failed = f"error: {error}"
-            if not skipped:
-                spent.append(time.perf_counter() - began)
             if failed:
                 failures[run] = failed
-            word = failed or f"{'finished before' if skipped else 'done'}, {_shown(run)}"
+            word = failed or word or f"done, {_shown(run)}"
             left = _left(spent, len(runs) - done - 1)
             line = f"[{done + 1}/{len(runs)}] {name}: {word} | {left}"
             bar.console.print(line, markup=False, highlight=False)
@@ -208,13 +228,18 @@ def collect(folder: pathlib.Path) -> dict[str, Any]:
         if summary.get("status") not in ("finished", "failed") or not _is_own(workdir, facts):
             continue
         views.add(facts["views"])
-        fields = ("experiment", "labels", "own_encoder", "views_per_step", "steps")
+        fields = ("experiment", "recipe", "labels", "own_encoder", "views_per_step", "steps")
         row = rows.setdefault(
             facts["experiment"],
             {name: facts[name] for name in fields}
             | {"seeds": [], "seconds": [], "machines": [], "diverged": {}}
             | {"evals": {m: {kind: [] for kind in KINDS} for m in METRICS}},
         )
+        if row["recipe"] != facts["recipe"]:
+            raise ConfigError(
+                f"--workdir={folder}: found {facts['experiment']} with several configs, expected "
+                "one; remove the folders of the older"
+            )
         if summary["status"] == "failed":
             row["diverged"][str(facts["seed"])] = summary.get("reason", "")
             continue
@@ -230,6 +255,53 @@ def collect(folder: pathlib.Path) -> dict[str, Any]:
         found = ", ".join(f"{v:g}" for v in sorted(views))
         raise ConfigError(f"--workdir={folder}: found runs of --views={found}; expected one")
     return {"preset": PRESET, "views": views.pop(), "rows": [rows[name] for name in sorted(rows)]}
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the rows of both; seeds of one config come together, else `new` stands.
+
+    Raises:
+      ConfigError: the two are of different budgets.
+    """
+    if not old:
+        return dict(new)
+    if old["views"] != new["views"]:
+        raise ConfigError(
+            f"the record has --views={old['views']:g}, the new runs {new['views']:g}; remove "
+            "experiments/comparison.json to start another"
+        )
+    rows = {row["experiment"]: row for row in old["rows"]}
+    for row in new["rows"]:
+        before = rows.get(row["experiment"])
+        together = before is not None and before["recipe"] == row["recipe"]
+        rows[row["experiment"]] = _joined(before, row) if together else row
+    return {**new, "rows": [rows[name] for name in sorted(rows)]}
+
+
+def _joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """One experiment's row from two; where both have a seed, the new one."""
+    kept = [i for i, seed in enumerate(old["seeds"]) if seed not in new["seeds"]]
+    seeds = [old["seeds"][i] for i in kept] + new["seeds"]
+    order = sorted(range(len(seeds)), key=seeds.__getitem__)
+
+    def join(a: Sequence[Any], b: Sequence[Any]) -> list[Any]:
+        both = [*(a[i] for i in kept), *b]
+        return [both[i] for i in order]
+
+    evals = {
+        m: {kind: join(old["evals"][m][kind], new["evals"][m][kind]) for kind in KINDS}
+        for m in METRICS
+    }
+    ran = {str(seed) for seed in seeds}
+    diverged = {k: v for k, v in (old["diverged"] | new["diverged"]).items() if k not in ran}
+    return {
+        **new,
+        "seeds": sorted(seeds),
+        "seconds": join(old["seconds"], new["seconds"]),
+        "machines": sorted({*old["machines"], *new["machines"]}),
+        "diverged": diverged,
+        "evals": evals,
+    }
 
 
 def _all_facts(folder: pathlib.Path) -> list[dict[str, Any]]:
