@@ -272,8 +272,8 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         )
     rows = {row["experiment"]: row for row in old["rows"]}
     for row in new["rows"]:
-        before = rows.get(row["experiment"])
-        together = before is not None and before["recipe"] == row["recipe"]
+        before = rows.get(row["experiment"], {"recipe": ""})
+        together = before["recipe"] == row["recipe"]
         rows[row["experiment"]] = _joined(before, row) if together else row
     return {**new, "rows": [rows[name] for name in sorted(rows)]}
 
