@@ -11,7 +11,7 @@ from jaxssl.config import merged
 from jaxssl.errors import ConfigError
 from jaxssl.evals import protocol
 from jaxssl.program import Program
-from jaxssl.step import make_ops
+from jaxssl.step import make_step
 
 PRESET = "cifar10"  # the scale at which methods are compared
 WARM_UP = 0.1  # of the steps
@@ -45,33 +45,31 @@ def own_encoder(config: Any, preset: str) -> bool:
 def cost(config: Any, full: int) -> Cost:
     """Counts the images that enter the encoders in one step, without computing any.
 
-    The loss is traced, and every outermost call of a module of `jaxssl.encoders` counts its
+    The step is traced, and every outermost call of a module of `jaxssl.encoders` counts its
     images: [B, H, W, C] is B H W / `full` views, less where the encoder is told to read a part of
-    the tokens alone. No method is known here by its name.
+    the tokens alone. A step rule that chooses among losses counts them all. No method is known here
+    by its name.
 
     Args:
       config: of a run of one stage.
       full: pixels of a full view.
 
     Raises:
-      ConfigError: nothing enters an encoder, or the step is more than one pass of one loss.
+      ConfigError: nothing enters an encoder, or the run has several stages.
     """
     if config.stages:
         raise ConfigError("stages: found several; views are counted in a run of one stage")
     # Microbatches are a loop whose body is traced once; without them the same views pass.
     alone = {"train.microbatches": 1, "mesh.data": 1, "mesh.fsdp": 1, "mesh.model": 1}
     program = Program(merged(config, alone), devices=jax.local_devices()[:1])
-    method = program.method
-    if method.step is not None or len(method.losses) > 1:
-        raise ConfigError("method: has a step rule of its own, whose passes are not counted")
-    loss = make_ops(method, program.optimizers).loss
+    step = make_step(program.method, program.optimizers)
     batch = program.abstract_batch()
     unlabelled = {name: x for name, x in batch.items() if name != "label"}
 
     def pixels(batch: Mapping[str, Any]) -> float:
         watch = _Watch()
         with jax.set_mesh(program.mesh), nn.intercept_methods(watch):
-            jax.eval_shape(lambda s, b: loss(s, b, *method.losses)[0], program.shapes, batch)
+            jax.eval_shape(step, program.shapes, batch)
         return watch.pixels
 
     try:
