@@ -96,6 +96,8 @@ class _Watch:
         encoder = type(context.module).__module__.startswith("jaxssl.encoders.")
         if self._inside or not encoder or context.method_name != "__call__":
             return call(*args, **kwargs)
+        if args[0].ndim != 4:  # a part of an encoder that a head uses, on tokens
+            return call(*args, **kwargs)
         images, height, width, _ = args[0].shape
         area = float(height * width)
         tokens = kwargs.get("tokens")
