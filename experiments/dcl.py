@@ -3,6 +3,15 @@
 Yeh, Hong, Hsu, Liu, Chen, LeCun (2022), Decoupled contrastive learning, arXiv 2110.06848.
 
   python -m jaxssl.main --config=experiments/dcl.py --workdir=runs/dcl
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/dcl.py:cifar10 --workdir=runs/dcl-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control is SimCLR, which loses the more the
+smaller the batch is:
+
+  ... --config=experiments/simclr.py:cifar10 --config.train.global_batch=32
 """
 
 from ml_collections import ConfigDict

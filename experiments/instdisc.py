@@ -5,6 +5,14 @@ arXiv 1805.01978.
 
   python -m jaxssl.main --config=experiments/instdisc.py --workdir=runs/instdisc
 
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/instdisc.py:cifar10 --workdir=runs/instdisc-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control's memory stays as random as it began:
+
+  ... --config.losses.instances.bank.momentum=1.0
+
 One view of each sample, and an exact softmax over all of them; at the scale of ImageNet-1k it is
 estimated from 4,096 sampled negatives.
 """

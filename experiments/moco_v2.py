@@ -4,6 +4,15 @@ Chen, Fan, Girshick, He (2020), Improved baselines with momentum contrastive lea
 arXiv 2003.04297; He, Fan, Wu, Xie, Girshick (2020), arXiv 1911.05722.
 
   python -m jaxssl.main --config=experiments/moco_v2.py --workdir=runs/moco_v2
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/moco_v2.py:cifar10 --workdir=runs/moco_v2-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control has the query encoder itself for a
+key encoder:
+
+  ... --config.teachers.ema.decay=0.0
 """
 
 from ml_collections import ConfigDict

@@ -4,6 +4,14 @@ Chen, Xie, He (2021), An empirical study of training self-supervised vision tran
 arXiv 2104.02057.
 
   python -m jaxssl.main --config=experiments/moco_v3.py --workdir=runs/moco_v3
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/moco_v3.py:cifar10 --workdir=runs/moco_v3-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control has no predictor:
+
+  ... --config.losses.contrast.student=projection
 """
 
 from typing import Any

@@ -4,6 +4,15 @@ Dwibedi, Aytar, Tompson, Sermanet, Zisserman (2021), With a little help from my 
 nearest-neighbor contrastive learning of visual representations, arXiv 2104.14548.
 
   python -m jaxssl.main --config=experiments/nnclr.py --workdir=runs/nnclr
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/nnclr.py:cifar10 --workdir=runs/nnclr-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control takes the sample's own other view in
+place of its neighbour:
+
+  ... --config.losses.contrast.target=None
 """
 
 from ml_collections import ConfigDict

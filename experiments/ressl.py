@@ -4,6 +4,14 @@ Zheng, You, Wang, Qian, Zhang, Wang, Xu (2021), ReSSL: relational self-supervise
 augmentation, arXiv 2107.09282.
 
   python -m jaxssl.main --config=experiments/ressl.py --workdir=runs/ressl
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/ressl.py:cifar10 --workdir=runs/ressl-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control does not sharpen the teacher:
+
+  ... --config.losses.relations.teacher_temperature=0.1
 """
 
 from ml_collections import ConfigDict

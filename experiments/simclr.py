@@ -4,6 +4,12 @@ Chen, Kornblith, Norouzi, Hinton (2020), A simple framework for contrastive lear
 representations, arXiv 2002.05709.
 
   python -m jaxssl.main --config=experiments/simclr.py --workdir=runs/simclr
+
+scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %; raw pixels 85 %).
+
+  python -m jaxssl.main --config=experiments/simclr.py:cifar10 --workdir=runs/simclr-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10.
 """
 
 from ml_collections import ConfigDict
