@@ -49,12 +49,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
             batch=batch,
             epochs=800,
         )
-        crops = {"global": (2, 224, (0.14, 1.0)), "local": (6, 96, (0.05, 0.14))}
-        recipe = base.imagenet_pair("simclr")[0]
-        config.views = {
-            name: recipe | dict(count=n, size=size, crop=dict(scale=scale))
-            for name, (n, size, scale) in crops.items()
-        }
+        config.views = base.imagenet_multi_crop()
         # The first epoch embeds all samples with the initial network, and does not train it.
         config.losses.clusters.weight = ("piecewise", 0.0, (base.imagenet_epoch(batch), 1.0))
     return config

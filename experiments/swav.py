@@ -55,12 +55,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
             batch=batch,
             epochs=800,
         )
-        crops = {"global": (2, 224, (0.14, 1.0)), "local": (6, 96, (0.05, 0.14))}
-        recipe = base.imagenet_pair("simclr")[0]
-        config.views = {
-            name: recipe | dict(count=n, size=size, crop=dict(scale=scale))
-            for name, (n, size, scale) in crops.items()
-        }
+        config.views = base.imagenet_multi_crop()
         freeze_until = base.imagenet_epoch(batch)
     config.optimizer.groups = dict(
         prototypes=dict(match="^prototypes/vectors", unit_rows=True, freeze_until=freeze_until)

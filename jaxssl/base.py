@@ -95,6 +95,16 @@ def two_views(config: Any, recipe: str, names: tuple[str, ...] = ()) -> None:
         }
 
 
+def imagenet_multi_crop() -> dict[str, dict[str, Any]]:
+    """SwAV's views: two of 224 px from 14 to 100 % of the area, six of 96 px from 5 to 14 %."""
+    recipe = imagenet_pair("simclr")[0]
+    crops = {"global": (2, 224, (0.14, 1.0)), "local": (6, 96, (0.05, 0.14))}
+    return {
+        name: recipe | dict(count=n, size=size, crop=dict(scale=scale))
+        for name, (n, size, scale) in crops.items()
+    }
+
+
 def imagenet_recipe(
     config: Any,
     *,

@@ -77,3 +77,18 @@ def without_batch_norm(config: ConfigDict) -> ConfigDict:
         if config.student[head].get("norm") == "batch":
             changes[f"student.{head}.norm"] = "layer"
     return merged(config, changes)
+
+
+def with_changes(config: ConfigDict, changes: dict[str, object]) -> ConfigDict:
+    """The config with {"a.b": value} changes, new entries among them; None takes one away."""
+    with config.unlocked():
+        for path, value in changes.items():
+            *parents, last = path.split(".")
+            section = config
+            for name in parents:
+                section = section[name]
+            if value is None:
+                del section[last]
+            else:
+                section[last] = value
+    return config

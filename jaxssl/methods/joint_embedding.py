@@ -18,7 +18,7 @@ from jaxssl.errors import ConfigError, near
 from jaxssl.method import Aux, Batch, Info, Method, PyTree
 from jaxssl.methods import blocks, checks, encode, terms
 from jaxssl.methods.arguments import Known, Ref, Scene
-from jaxssl.methods.networks import Networks, head_place, order_heads
+from jaxssl.methods.networks import DTYPES, Networks, head_place, order_heads
 from jaxssl.naming import fold_name
 from jaxssl.state import example_batch
 
@@ -26,7 +26,6 @@ OPTIONS = {"batch_statistics": "all", **blocks.OPTIONS}
 STATISTICS = ("all", "group", "view")
 # Widths of heads that the data decides.
 COUNTED = ("num_classes", "num_samples")
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def build(config: Any, info: Info) -> Method:

@@ -45,8 +45,7 @@ from jaxssl.heads.transformer_head import TransformerHead
 from jaxssl.memories import Seen, center
 from jaxssl.method import Aux, Batch, EncodeFn, Info, Method, Optimizer, PyTree, Teacher
 from jaxssl.methods import blocks, checks, encode
-from jaxssl.methods.joint_embedding import DTYPES
-from jaxssl.methods.networks import Networks, order_heads
+from jaxssl.methods.networks import DTYPES, Networks, order_heads
 from jaxssl.naming import fold_name
 from jaxssl.param_groups import check_fields
 from jaxssl.schedules import Schedule

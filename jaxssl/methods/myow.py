@@ -35,8 +35,7 @@ from jaxssl import durations, encoders, heads, losses, schedules, teachers, view
 from jaxssl.errors import ConfigError, near
 from jaxssl.method import Aux, Batch, Info, Method, PyTree, Teacher
 from jaxssl.methods import checks, encode
-from jaxssl.methods.joint_embedding import DTYPES
-from jaxssl.methods.networks import Networks, order_heads
+from jaxssl.methods.networks import DTYPES, Networks, order_heads
 from jaxssl.naming import fold_name
 from jaxssl.schedules import Schedule
 from jaxssl.state import example_batch

@@ -19,6 +19,8 @@ from jaxssl.sharding import batch_sharded
 
 PyTree = Any
 Outputs = dict[str, Any]
+# What networks compute in, by `train.precision`.
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Heads whose place is a convention of the field: head -> (what it reads, what it is called).
 PLACES = {"projector": ("pooled", "projection"), "predictor": ("projection", "prediction")}
 

@@ -43,8 +43,7 @@ from jaxssl.losses.bags import POOLS
 from jaxssl.memories import Memory, Seen, queue
 from jaxssl.method import Aux, Batch, Info, Method, PyTree, Teacher
 from jaxssl.methods import checks, encode
-from jaxssl.methods.joint_embedding import DTYPES
-from jaxssl.methods.networks import Networks
+from jaxssl.methods.networks import DTYPES, Networks
 from jaxssl.naming import fold_name
 from jaxssl.sharding import batch_sharded
 from jaxssl.state import example_batch

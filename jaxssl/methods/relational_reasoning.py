@@ -25,8 +25,7 @@ from jaxssl.errors import ConfigError, near
 from jaxssl.losses.relations import AGGREGATIONS
 from jaxssl.method import Aux, Batch, Info, Method, PyTree
 from jaxssl.methods import checks, encode
-from jaxssl.methods.joint_embedding import DTYPES
-from jaxssl.methods.networks import Networks
+from jaxssl.methods.networks import DTYPES, Networks
 from jaxssl.naming import fold_name
 from jaxssl.sharding import batch_sharded
 from jaxssl.state import example_batch

@@ -35,21 +35,6 @@ def config_of(**changes):
     return config
 
 
-def with_changes(config, changes):
-    """The config with {"a.b": value} changes, new entries among them; None takes one away."""
-    with config.unlocked():
-        for path, value in changes.items():
-            *parents, last = path.split(".")
-            section = config
-            for name in parents:
-                section = section[name]
-            if value is None:
-                del section[last]
-            else:
-                section[last] = value
-    return config
-
-
 def batch_of():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 1), np.uint8)
     return {"index": jnp.arange(8, dtype=jnp.int32), "image": jnp.asarray(pixels)}
@@ -141,7 +126,7 @@ def test_options_reach_the_loss():
     ],
 )
 def test_bad_parts_are_refused_in_one_line(changes, text):
-    config = with_changes(config_of(), changes)
+    config = experiments.with_changes(config_of(), changes)
     with pytest.raises(ConfigError, match=text) as error:
         relational_reasoning.build(config, INFO)
     assert "\n" not in str(error.value)
