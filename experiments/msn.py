@@ -81,7 +81,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     config.teachers.ema = dict(
         rule="ema", follows=("encoder", "projector"), decay=decay, views=("target",)
     )
-    config.method_options = dict(drop_tokens={"anchor": dropped})
+    config.masks.dropped = dict(name="random", views="anchor", ratio=dropped, how="drop")
     config.losses.msn = dict(
         fn="msn",
         student=f"projection:{anchors}",

@@ -141,6 +141,34 @@ def imagenet_recipe(
     config.checkpoint.every_steps = epoch
 
 
+def patches(
+    config: Any, transforms: tuple[str, ...] = ("crop", "flip", "affine"), **fields: Any
+) -> None:
+    """One view of a sample and an encoder of patches, as methods that hide patches have them.
+
+    Args:
+      config: of a preset; the small ones get a small ViT in place of a convolutional network.
+      transforms: what is kept of the recipe of views; the rest of it is for methods that compare
+        views.
+      **fields: of the encoder, over those that it has.
+    """
+    view = config.views["global"].to_dict()
+    if config.preset in SMALL_VITS:
+        config.encoder = dict(name="vit", pool="mean", **SMALL_VITS[config.preset])
+        view["size"] = config.encoder.image_size
+    config.encoder.update(fields)
+    kept = {name: view[name] for name in ("size", *transforms) if name in view}
+    config.views = {"global": dict(count=1, **kept)}
+    if "crop" in kept:
+        config.views["global"].crop.scale = (0.2, 1.0)
+
+
+def grid(config: Any) -> tuple[int, int]:
+    """Patches along the height and the width of a view of the group "global"."""
+    side = config.views["global"].size // config.encoder.patch
+    return (side, side)
+
+
 def imagenet_epoch(batch: int) -> int:
     """Steps of an epoch of ImageNet-1k."""
     return 1_281_167 // batch
@@ -274,6 +302,12 @@ def _vit(size: str, patch: int, image: int) -> dict[str, Any]:
     )
 
 
+# Vision transformers for a laptop, in place of the convolutional networks of small presets.
+SMALL_VITS: dict[str, dict[str, Any]] = {
+    "digits": dict(width=96, depth=4, heads=3, patch=4, image_size=16),
+    "cifar10": dict(width=128, depth=6, heads=4, patch=4, image_size=32),
+}
+
 VISION: dict[str, Callable[[Any], None]] = {
     "digits": _digits,
     "cifar10": _cifar10,
@@ -281,6 +315,7 @@ VISION: dict[str, Callable[[Any], None]] = {
     "imagenet1k_resnet50": _imagenet1k_resnet50,
     "imagenet1k_vit_s16": _imagenet1k("S", 16, 512),
     "imagenet1k_vit_b16": _imagenet1k("B", 16, 1024),
+    "imagenet1k_vit_l16": _imagenet1k("L", 16, 1024),
     "imagenet1k_vit_l14": _imagenet1k("L", 14, 512),
     "imagenet1k_vit_h14": _imagenet1k("H", 14, 1024),
 }

@@ -23,7 +23,16 @@ from jaxssl.errors import ConfigError, near
 from jaxssl.evals import protocol
 
 # Sections whose entries are named by the config itself; the family that reads them checks them.
-OPEN = ("encoder", "student", "teachers", "losses", "views", "method_options")
+OPEN = (
+    "encoder",
+    "student",
+    "teachers",
+    "losses",
+    "views",
+    "masks",
+    "targets",
+    "method_options",
+)
 # How deep the fields lie in them: those of the named entries are one level further down.
 FIELDS_FROM = {name: 1 if name in ("encoder", "method_options") else 2 for name in OPEN}
 # Sections whose readers check every field themselves.
@@ -67,6 +76,7 @@ def skeleton() -> ConfigDict:
         path="",
         size=0,  # storage size in pixels; 0 is as stored
         channels=0,
+        frames=0,  # of a clip, or slices of a volume; 0 is as stored, or the source's own number
         train_split="",  # "": the usual names, train and test or val
         test_split="",
         cache="memory",  # decoded images are kept, or "none"
@@ -78,6 +88,8 @@ def skeleton() -> ConfigDict:
     config.teachers = dict()
     config.losses = dict()
     config.views = dict()
+    config.masks = dict()  # what is hidden of the student's views: jaxssl.masks
+    config.targets = dict()  # what is read off the clean views, as "input/...": jaxssl.targets
     config.method_options = dict()  # what only one family reads
     config.optimizer = dict(optim.DEFAULTS)  # its fields: jaxssl.optim
     config.evals = dict(
@@ -174,13 +186,17 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """The fields, as `a.b: old -> new`, that make `new` another run than `old`."""
+    """The fields, as `a.b: old -> new`, that make `new` another run than `old`.
+
+    A field that one of them does not hold has its default: a run of an older version, without a
+    field that came later, is the same run.
+    """
     a, b = _moving(old), _moving(new)
-    absent = "(absent)"
+    default = {**dict.fromkeys(a.keys() | b.keys(), "(absent)"), **_defaults()}
     return [
-        f"{k}: {a.get(k, absent)!r} -> {b.get(k, absent)!r}"
+        f"{k}: {a.get(k, default[k])!r} -> {b.get(k, default[k])!r}"
         for k in sorted(a.keys() | b.keys())
-        if a.get(k, absent) != b.get(k, absent)
+        if a.get(k, default[k]) != b.get(k, default[k])
     ]
 
 
@@ -301,8 +317,18 @@ def _check(config: ConfigDict, known: ConfigDict, prefix: str) -> None:
 
 
 def _moving(tree: dict[str, Any]) -> dict[str, Any]:
-    """The fields by their full names, without those that move no parameter."""
-    return {k: v for k, v in _flat(tree).items() if not k.startswith(FREE_ON_RESUME)}
+    """The fields by their full names, without those that move no parameter, and defaults."""
+    absent, default = object(), _defaults()
+    return {
+        name: value
+        for name, value in _flat(tree).items()
+        if not name.startswith(FREE_ON_RESUME) and value != default.get(name, absent)
+    }
+
+
+def _defaults() -> dict[str, Any]:
+    """Every field's default by its full name, as in a file."""
+    return _flat(to_dict(skeleton()))
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxssl import data, evals
 from jaxssl.errors import ConfigError, near
@@ -115,10 +116,10 @@ class Evaluator:
         bank = np.sort(np.random.default_rng(0).permutation(len(train.x))[: 2 * count])
         some = np.sort(np.random.default_rng(1).permutation(len(test.x))[:count])
         return Samples(
-            images=held_out.rows(test.index[some])["image"],
+            images=_pictures(held_out.rows(test.index[some])["image"]),
             labels=test.y[some],
             features=test.x[some],
-            bank_images=source.rows(train.index[bank])["image"],
+            bank_images=_pictures(source.rows(train.index[bank])["image"]),
             bank_labels=train.y[bank],
             bank_features=train.x[bank],
             label_names=source.label_names,
@@ -177,3 +178,8 @@ class Evaluator:
         parts |= {"seed": c.train.seed, "batch": c.train.global_batch}
         parts |= {"data": self.program.source.fingerprint}
         return json.dumps(parts, sort_keys=True, default=str)
+
+
+def _pictures(images: NDArray) -> NDArray:
+    """[N, H, W, C]; of clips and volumes, the middle frame or slice."""
+    return images if images.ndim == 4 else images[:, images.shape[1] // 2]

@@ -14,9 +14,13 @@ takes one of these tuples; `steps` is the length of the run and t = step / steps
 | `("warmup_cap", cap)` | min(1 - 1 / (step + 1), cap) |
 | `("piecewise", v0, (step1, v1), ...)` | v0 before step1, v1 from step1 on, ... |
 | `("infinite", peak, constant, end, warmup, cooldown, hold)` | see `infinite` |
+| `("part", first, total, spec)` | `spec` of a run of `total` steps, at `step + first` |
 
 A warm-up is counted in steps and its step 0 is already positive, so that no step is wasted. It may
 be longer than the run, which then ends before the peak.
+
+Each stage of a run counts its own steps from 0; with "part" all of them read one schedule, e.g.
+`("part", 600, 1000, ("warmup_cosine", 1e-3, 50))` in the stage that follows the first 600 steps.
 """
 
 import inspect
@@ -121,6 +125,17 @@ def infinite(
     return schedule
 
 
+def part(steps: int, first: int, total: int, spec: Any) -> Schedule:
+    """A window onto a longer run: the schedule `spec` of `total` steps, read at step + `first`."""
+    for name, value in (("first", first), ("total", total)):
+        if not _is_number(value) or value != int(value):
+            raise ValueError(f"{name} is {value!r}, expected a whole number of steps")
+    if not 0 <= first < total:
+        raise ValueError(f"first is {first}, expected from 0 to below total, {total}")
+    whole = make(spec, total, "spec")
+    return lambda step: whole(jnp.asarray(step) + int(first))
+
+
 KINDS: Mapping[str, Callable[..., Schedule]] = {
     fn.__name__: fn
     for fn in (
@@ -133,6 +148,7 @@ KINDS: Mapping[str, Callable[..., Schedule]] = {
         warmup_cap,
         piecewise,
         infinite,
+        part,
     )
 }
 
@@ -170,6 +186,8 @@ def is_spec(value: Any) -> bool:
 
     >>> is_spec(("cosine", 0.99, 1.0)), is_spec((0.3, 1.0)), is_spec(0.99)
     (True, False, False)
+    >>> is_spec(("part", 0, 100, ("cosine", 0.99, 1.0)))
+    True
     """
     return isinstance(value, tuple) and bool(value) and isinstance(value[0], str)
 
@@ -203,7 +221,7 @@ def _build(spec: tuple[Any, ...] | list[Any], steps: int, field: str) -> Schedul
         flat = [*values[:1], *(v for change in changes for v in change)]
         least, most = 1, math.inf
     else:
-        flat = list(values)
+        flat = list(values[:2] if name == "part" else values)  # the third is a schedule itself
         least, most = sum(p.default is p.empty for p in parameters), len(parameters)
     if not (least <= len(values) <= most and all(_is_number(v) for v in flat)):
         raise wrong

@@ -9,27 +9,37 @@
 Each stage is the run's config with its `changes`, in a folder of its own. `init_from` names an
 earlier stage and `take` the parts of its last state that the new one starts with ("params",
 "params/encoder", "extra", ...); all else is initialised anew, the optimizer too. A frozen teacher
-may start from any earlier stage. A config without stages is one stage, in the workdir itself.
+may start from any earlier stage, whose batch statistics come with it. `take` is ("params",) where
+absent. A stage with `init_from` and `train.steps=0` trains nothing: it evaluates what it starts
+from, on its own data, and takes all that this needs. A config without stages is one stage, in the
+workdir itself.
+
+`stages.json` in the workdir says of each stage where it is, what it started from and, once it is
+done, the hash of its params and its evaluations.
 """
 
 import hashlib
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxssl import config as configs
+from jaxssl import durations
 from jaxssl.errors import ConfigError, near
 from jaxssl.evals.features import to_host
 from jaxssl.naming import named_leaves
+from jaxssl.report.writers import read_json, write_json
 from jaxssl.state import State
 
 PyTree = Any
 FIELDS = ("name", "init_from", "take", "changes")
 TAKEN = ("params", "teachers", "extra", "optimizer")
+INDEX = "stages.json"
+LENGTHS = durations.UNITS[:3]
 
 
 class Stage(NamedTuple):
@@ -41,12 +51,27 @@ class Stage(NamedTuple):
     init_from: str
     take: tuple[str, ...]
 
+    @property
+    def evaluates_only(self) -> bool:
+        """Whether it takes no step: it starts from another stage and has no length."""
+        return bool(self.init_from) and not any(self.config.train[unit] for unit in LENGTHS)
+
+
+class _Move(NamedTuple):
+    """A part of the new state, `here`, that is the part `there` of what the stage `source` left."""
+
+    here: str
+    source: str
+    there: str
+    field: str
+
 
 def resolve(config: Any, workdir: pathlib.Path) -> list[Stage]:
     """The stages of a config, checked.
 
     Raises:
-      ConfigError: an unknown field, a name used twice, or a start from no earlier stage.
+      ConfigError: an unknown field, a name used twice, a start from no earlier stage, or a length
+        of 0 beside another length.
     """
     if not config.stages:
         return [Stage("", config, workdir, "", ())]
@@ -69,14 +94,16 @@ def resolve(config: Any, workdir: pathlib.Path) -> list[Stage]:
             raise ConfigError(
                 f"{field}.init_from: no earlier stage {source!r}{near(source, names)}"
             )
-        take = entry.get("take", ("params",))
+        own = _changed(config, entry.get("changes", {}), field)
+        stage = Stage(name, own, workdir / f"{i}-{name}", source, ())
+        # Features need the batch statistics, too; what is trained anew settles its own.
+        take = entry.get("take", TAKEN[:3] if stage.evaluates_only else TAKEN[:1])
         if not isinstance(take, tuple | list):
             raise ConfigError(f"{field}.take: found {take!r}, expected a tuple of parts")
         for part in take:
             if part.split("/")[0] not in TAKEN:
                 raise ConfigError(f"{field}.take: no part {part!r}{near(part, TAKEN)}")
-        own = _changed(config, entry.get("changes", {}), field)
-        stages.append(Stage(name, own, workdir / f"{i}-{name}", source, tuple(take)))
+        stages.append(stage._replace(take=tuple(take)))
     return stages
 
 
@@ -88,6 +115,13 @@ def _changed(config: Any, changes: Any, field: str) -> Any:
         configs.validate(own)
     except ConfigError as error:
         raise ConfigError(f"{field}.changes: {error}") from None
+    if changes.get("train.steps") == 0:
+        for unit in LENGTHS:
+            if own.train[unit] and f"train.{unit}" not in changes:
+                raise ConfigError(
+                    f"{field}.changes: train.steps is 0, but train.{unit} is {own.train[unit]}; "
+                    f"change train.{unit} too, to 0 for a stage that only evaluates"
+                )
     return own
 
 
@@ -97,13 +131,11 @@ def started(state: State, stage: Stage, artifacts: Mapping[str, PyTree]) -> Stat
     Raises:
       ConfigError: a part that is not there, or a leaf of another shape.
     """
-    if not stage.init_from:
-        return state
     check_start(state, stage, artifacts)
-    source = artifacts[stage.init_from]
-    for part in stage.take:
-        top, *path = part.split("/")
-        state = state.replace(**{top: _replaced(getattr(state, top), source[top], path)})
+    for move in _moves(state, stage):
+        top, *path = move.here.split("/")
+        new = _at(artifacts[move.source], move.there, move.field)
+        state = state.replace(**{top: _replaced(getattr(state, top), new, path)})
     return state
 
 
@@ -114,19 +146,51 @@ def check_start(state: State, stage: Stage, artifacts: Mapping[str, PyTree]) -> 
       ConfigError: a part that is not there, or a leaf of another shape.
     """
     shapes = lambda tree: {n: (x.shape, str(x.dtype)) for n, x in named_leaves(tree).items()}
-    for part in stage.take if stage.init_from else ():
-        top, *path = part.split("/")
-        old, new = getattr(state, top), artifacts[stage.init_from][top]
-        for name in path:
-            if name not in old or name not in new:
-                raise ConfigError(f"stages: take {part!r}: no {name!r}{near(name, old)}")
-            old, new = old[name], new[name]
+    everything = artifact(state)
+    for move in _moves(state, stage):
+        old = _at(everything, move.here, move.field)
+        new = _at(artifacts[move.source], move.there, move.field)
         here, there = shapes(old), shapes(new)
         for name in sorted(here.keys() | there.keys()):
             if here.get(name) != there.get(name):
                 raise ConfigError(
-                    f"stages: take {part!r}: {name or part} is {there.get(name, 'absent')} there, "
+                    f"{move.field}: {name or move.here} is {there.get(name, 'absent')} there, "
                     f"{here.get(name, 'absent')} here"
+                )
+
+
+def write_index(plan: Sequence[Stage], workdir: pathlib.Path) -> None:
+    """Writes `stages.json`, from the summaries in the folders of the stages."""
+    rows: list[dict[str, Any]] = []
+    for stage in plan:
+        row: dict[str, Any] = {"name": stage.name, "folder": stage.folder.name}
+        row |= {"init_from": stage.init_from, "take": stage.take if stage.init_from else ()}
+        path = stage.folder / "summary.json"
+        summary = read_json(path) if path.exists() else {"status": "waiting"}
+        row["status"] = summary["status"]
+        if row["status"] == "finished":
+            row |= {"artifact": summary["artifact"], "evals": summary["evals"]}
+        rows.append(row)
+    write_json(workdir / INDEX, rows)
+
+
+def refuse_other_start(plan: Sequence[Stage], workdir: pathlib.Path) -> None:
+    """Refuses to go on with a stage that was begun from something else.
+
+    Raises:
+      ConfigError: naming the stage's folder and the field.
+    """
+    path = workdir / INDEX
+    before = {row["name"]: row for row in read_json(path)} if path.exists() else {}
+    for stage in plan:
+        if stage.name not in before or not (stage.folder / "config.json").exists():
+            continue
+        now = {"init_from": stage.init_from, "take": list(stage.take if stage.init_from else ())}
+        for field, value in now.items():
+            if before[stage.name][field] != value:
+                raise ConfigError(
+                    f"--workdir={stage.folder}: holds a stage with {field} "
+                    f"{before[stage.name][field]!r}, not {value!r}; use a new folder"
                 )
 
 
@@ -148,9 +212,36 @@ def content_hash(tree: PyTree) -> str:
     return digest.hexdigest()[:12]
 
 
+def _moves(state: State, stage: Stage) -> list[_Move]:
+    """All that the new state does not have from its own initialisation."""
+    take = stage.take if stage.init_from else ()
+    moves = [_Move(part, stage.init_from, part, f"stages: take {part!r}") for part in take]
+    # A teacher's params come from its artifact (`Teacher.init`); its batch statistics belong to
+    # them: those with which that stage's student ended.
+    statistics = state.extra.get("batch_stats", {}) if isinstance(state.extra, Mapping) else {}
+    for teacher in state.teachers:
+        source = stage.config.teachers.get(teacher, {}).get("artifact", "")
+        if not source or {"teachers", f"teachers/{teacher}"} & set(take):
+            continue
+        for network in statistics.get(teacher, {}).keys() & state.teachers[teacher].keys():
+            here = f"extra/batch_stats/{teacher}/{network}"
+            there = f"extra/batch_stats/student/{network}"
+            moves.append(_Move(here, source, there, f"teachers.{teacher}.artifact"))
+    return moves
+
+
+def _at(tree: PyTree, place: str, field: str) -> PyTree:
+    for name in place.split("/"):
+        if name not in tree:
+            raise ConfigError(f"{field}: no {name!r}{near(name, tree)}")
+        tree = tree[name]
+    return tree
+
+
 def _replaced(old: PyTree, new: PyTree, path: list[str]) -> PyTree:
+    """`old` with `new` at `path`."""
     if path:
         head, *rest = path
-        return {**old, head: _replaced(old[head], new[head], rest)}
+        return {**old, head: _replaced(old[head], new, rest)}
     # A copy: the new state is donated to its first step, and the old one stays an artifact.
     return jax.tree.map(lambda x, y: jax.device_put(to_host(y), x.sharding), old, new)

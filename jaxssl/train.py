@@ -50,12 +50,15 @@ def run(config: Any, workdir: str | pathlib.Path) -> Mapping[str, Any]:
     plan = stages.resolve(config, workdir)
     for stage in plan:
         _refuse_other_run(stage)
+    stages.refuse_other_start(plan, workdir)
     if len(plan) > 1:
         _rehearse(plan)
     artifacts: dict[str, Any] = {}
     outcome: Outcome | None = None
     for stage in plan:
         outcome = run_stage(stage, artifacts, last=stage is plan[-1])
+        if config.stages and jax.process_index() == 0:
+            stages.write_index(plan, workdir)
         if outcome.summary["status"] != "finished":
             break
         artifacts[stage.name] = stages.artifact(outcome.state)
@@ -77,7 +80,7 @@ def run_stage(
       last: whether to write the report.
       program: of the stage's config, where there is one already; its step compiles only once.
     """
-    program = program or Program(stage.config, artifacts)
+    program = program or _built(stage, artifacts)
     evaluator = Evaluator(program, stage.folder)
     _claim(stage)  # only now: a config that does not fit leaves nothing behind
     folder, keep = stage.folder / "checkpoints", stage.config.checkpoint.keep
@@ -95,7 +98,8 @@ def _train(
     stop: "_StopRequest",
 ) -> Outcome:
     config, workdir = stage.config, stage.folder
-    total, batch = program.info.steps, program.info.global_batch
+    total = 0 if stage.evaluates_only else program.info.steps
+    batch = program.info.global_batch
     main_process = jax.process_index() == 0
 
     # ------------------------------------------------------------------ state, or what is saved
@@ -244,6 +248,13 @@ def _claim(stage: Stage) -> None:
             raise ConfigError(f"--workdir={stage.folder}: {error.strerror}") from error
 
 
+def _built(stage: Stage, artifacts: Mapping[str, Any]) -> Program:
+    """The stage's program; where no step is ever taken, schedules and the like are made for one."""
+    once = {"train.steps": 1}
+    config = configs.merged(stage.config, once) if stage.evaluates_only else stage.config
+    return Program(config, artifacts)
+
+
 def _rehearse(plan: Sequence[Stage]) -> None:
     """Builds every stage on the shapes that earlier ones would leave: a fault in the last stage
     shows before the first is trained.
@@ -253,7 +264,7 @@ def _rehearse(plan: Sequence[Stage]) -> None:
     """
     shapes: dict[str, Any] = {}
     for stage in plan:
-        program = Program(stage.config, shapes)
+        program = _built(stage, shapes)
         Evaluator(program)
         stages.check_start(program.shapes, stage, shapes)
         shapes[stage.name] = stages.artifact(program.shapes)

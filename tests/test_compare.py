@@ -69,7 +69,7 @@ def test_microbatches_and_tokens_left_out_count_as_what_is_encoded(tmp_path):
         config.train.microbatches = 4
     assert budget.cost(config, 64).views == 32 * 2
     with config.unlocked():
-        config.method_options.drop_tokens = {"global": 0.75}
+        config.masks.dropped = dict(name="random", views="global", ratio=0.75, how="drop")
     assert budget.cost(config, 64).views == 32 * 2 / 4
 
 

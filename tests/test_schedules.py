@@ -64,6 +64,7 @@ def test_traced_and_eager_agree_as_strong_float32_scalars(name):
         "piecewise": (1.0, (5, 0.1)),
         "warmup_cap": (0.9,),
         "infinite": (1.0, 0.5, 0.1, 0.1, 0.3, 0.8),
+        "part": (10, 20, ("cosine", 1.0, 0.1)),
     }
     extra = (3, 0.1) if name.startswith("warmup_") else (0.1,)
     schedule = schedules.make((name, *examples.get(name, (1.0, *extra))), 10)
@@ -71,6 +72,40 @@ def test_traced_and_eager_agree_as_strong_float32_scalars(name):
         traced = jax.jit(schedule)(jnp.int32(step))
         assert traced.dtype == jnp.float32 and traced.shape == () and not traced.weak_type
         np.testing.assert_allclose(traced, schedule(step), rtol=1e-6)
+
+
+WHOLE_SPECS = [
+    0.3,
+    ("constant", 0.3),
+    ("linear", 1.0, 0.0),
+    ("cosine", 0.996, 1.0),
+    ("exponential", 1.0, 0.01),
+    ("warmup_cosine", 1.0, 25, 0.1),
+    ["warmup_linear", 1.0, 25],
+    ("warmup_cap", 0.95),
+    ("piecewise", 1.0, (20, 0.1), (70, 0.01)),
+    ("infinite", 1.0, 0.5, 0.1, 0.1, 0.3, 0.8),
+    ("part", 50, 200, ("linear", 1.0, 0.0)),
+]
+
+
+@pytest.mark.parametrize("spec", WHOLE_SPECS, ids=str)
+def test_stages_that_read_a_part_each_follow_the_schedule_of_the_whole_run(spec):
+    whole = schedules.make(spec, 100)
+    for first, steps in ((0, 20), (20, 50), (70, 30)):
+        stage = schedules.make(("part", first, 100, spec), steps)
+        at = [0, 1, steps // 2, steps - 1]
+        expected = [float(whole(first + step)) for step in at]
+        assert [float(stage(step)) for step in at] == expected
+    # Past the end the whole run's last value holds, as for every schedule.
+    assert float(stage(60)) == float(whole(130))
+
+
+def test_a_part_is_a_spec_and_its_own_length_does_not_matter():
+    spec = ("part", 40, 100, ("cosine", 1.0, 0.0))
+    assert schedules.is_spec(spec)
+    assert values(spec, 1, [10]) == values(spec, 10_000, [10])
+    assert values(spec, 1, [10]) == pytest.approx([0.5])
 
 
 def test_callable_passes_through():
@@ -96,6 +131,14 @@ def test_half_life():
         (("piecewise", 1.0, (5, 0.1), (5, 0.2)), ["(5, 5)", "increasing"]),
         (("piecewise", 1.0, 5, 0.1), ["(step, value)"]),
         (("infinite", 1.0, 0.5, 0.1, 0.5, 0.3, 0.8), ["0.5, 0.3, 0.8"]),
+        (("part", 100, 100, 0.1), ["first is 100", "below total, 100"]),
+        (("part", -1, 100, 0.1), ["first is -1"]),
+        (("part", 0.5, 100, 0.1), ["first is 0.5", "whole number of steps"]),
+        (("part", 0, 100), ["('part', first, total, spec)"]),
+        (("part", "a", 100, 0.1), ["with numbers"]),
+        (("part", 0, 100, ("cosin", 1, 0)), ["spec has the unknown", "'cosine'"]),
+        (("part", 0, 100, ("warmup_cosine", 1, 0.5)), ["warmup is 0.5"]),
+        (("part", 0, 100, (0.1, 0.2)), ["spec is (0.1, 0.2)"]),
         ((0.1, 0.2), ["expected a finite number or (kind, value, ...)"]),
         ("cosine", ["'cosine'", "expected a finite number"]),
         (float("nan"), ["nan"]),

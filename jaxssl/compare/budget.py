@@ -1,5 +1,6 @@
 """What a step costs in encoded views, and a config that spends a given number of them."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -96,13 +97,14 @@ class _Watch:
         encoder = type(context.module).__module__.startswith("jaxssl.encoders.")
         if self._inside or not encoder or context.method_name != "__call__":
             return call(*args, **kwargs)
-        if args[0].ndim != 4:  # a part of an encoder that a head uses, on tokens
+        if args[0].ndim < 4:  # a part of an encoder that a head uses, on tokens
             return call(*args, **kwargs)
-        images, height, width, _ = args[0].shape
-        area = float(height * width)
+        images, *sides, _ = args[0].shape
+        area = float(math.prod(sides))
         tokens = kwargs.get("tokens")
         if tokens is not None:
-            area = tokens.shape[1] * context.module.patch**2
+            module = context.module
+            area = tokens.shape[1] * module.patch**2 * getattr(module, "tubelet", 1)
         self.pixels += images * area
         self._inside = True
         try:

@@ -17,22 +17,27 @@ SPLITS = {"train": ("train", "training"), "test": ("test", "val", "validation")}
 
 
 class Options(NamedTuple):
-    """How images are stored: `size` in pixels and `channels` (0: as they are), and the `cache`."""
+    """How images are stored: `size` in pixels, `channels` and, of a clip or a volume, `frames`
+    (0: as they are); and the `cache`."""
 
     size: int = 0
     channels: int = 0
     cache: str = "memory"
+    frames: int = 0
 
 
 def options(config: Any) -> Options:
-    """Reads and checks `data.size`, `data.channels` and `data.cache`."""
+    """Reads and checks `data.size`, `data.channels`, `data.cache` and `data.frames`."""
     found = Options(
         config.get("size", 0) or 0,
         config.get("channels", 0) or 0,
         config.get("cache", "memory") or "memory",
+        config.get("frames", 0) or 0,
     )
     if not isinstance(found.size, int) or found.size < 0:
         raise ConfigError(f"data.size: {found.size!r} is not a number of pixels (0: as stored)")
+    if not isinstance(found.frames, int) or found.frames < 0:
+        raise ConfigError(f"data.frames: {found.frames!r} is not a number of frames (0: as stored)")
     if found.channels not in (0, 1, 3):
         raise ConfigError(f"data.channels: {found.channels!r} is none of 1, 3, 0 (0: as stored)")
     if found.cache not in ("memory", "none"):
@@ -51,9 +56,9 @@ class Source(abc.ABC):
     """Samples by position, for one split: `source[i]` is a dict of numpy values.
 
     Every sample has `index` (int32; its position, the same in every run), `image` (uint8
-    [H, W, C], one shape for all) and, where the set has labels, `label` (int32). A source is
-    picklable, may be read from several threads, and its cache (filled as samples are first
-    read) stays behind when it is pickled.
+    [H, W, C], of a clip or a volume [T, H, W, C]; one shape for all) and, where the set has
+    labels, `label` (int32). A source is picklable, may be read from several threads, and its
+    cache (filled as samples are first read) stays behind when it is pickled.
 
     A subclass implements `read`, and calls `__init__` when `read` works.
 
@@ -82,6 +87,9 @@ class Source(abc.ABC):
         self._shape: tuple[int, ...] | None = None
         first, label = self._sample(0)
         self._shape = first.shape
+        if opts.frames and first.shape[:-3] != (opts.frames,):
+            stored = f"clips of {first.shape[0]}" if first.ndim == 4 else "images"
+            raise ConfigError(f"data.frames: found {opts.frames}, but {name} holds {stored}")
         self.shapes: Mapping[str, tuple[int, ...]] = {"index": (), "image": first.shape}
         self.dtypes: Mapping[str, str] = {"index": "int32", "image": "uint8"}
         if label is not None:
@@ -95,7 +103,8 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def read(self, i: int) -> tuple[Image.Image | Array, int | None]:
-        """Sample i as stored: an image (PIL, or uint8 [H, W] or [H, W, C]) and its label."""
+        """Sample i as stored, and its label: an image (PIL, or uint8 [H, W] or [H, W, C]), or the
+        frames of a clip, uint8 [T, H, W, C]."""
 
     @property
     def num_classes(self) -> int:
@@ -111,14 +120,14 @@ class Source(abc.ABC):
         return {key: value[0] for key, value in self.rows([i % len(self)]).items()}
 
     def rows(self, indices: Sequence[int] | Array) -> dict[str, Array]:
-        """The samples at `indices`, stacked: index [B], image [B, H, W, C] and maybe label [B]."""
+        """The samples at `indices`, stacked: index [B], image [B, ...] and maybe label [B]."""
         index = np.asarray(indices, np.int32)
         images, labels = self.gather(index)
         batch = {"index": index, "image": images}
         return {**batch, "label": labels} if "label" in self.shapes else batch
 
     def gather(self, index: Array) -> tuple[Array, Array]:
-        """Images [B, H, W, C] and labels [B] (-1: none) at `index`, decoded or from the cache."""
+        """Images [B, ...] and labels [B] (-1: none) at `index`, decoded or from the cache."""
         cache = self._cache
         if cache is None:
             target, wanted, places = self._arrays(len(index)), index, range(len(index))
@@ -175,7 +184,8 @@ class _Cache(NamedTuple):
 
 
 class ArraySource(Source):
-    """Arrays in memory as a source: images uint8 [N, H, W] or [N, H, W, C], labels [N] or None."""
+    """Arrays in memory as a source: images uint8 [N, H, W] or [N, H, W, C], or clips
+    [N, T, H, W, C]; labels [N] or None."""
 
     def __init__(
         self,
@@ -185,10 +195,10 @@ class ArraySource(Source):
         label_names: Sequence[str] = (),
         opts: Options | None = None,
     ):
-        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        if images.dtype != np.uint8 or images.ndim not in (3, 4, 5):
             raise ConfigError(
                 f"data.path: images of {name} are {images.dtype} {list(images.shape)}, "
-                "expected uint8 [N, H, W] or [N, H, W, C]"
+                "expected uint8 [N, H, W], [N, H, W, C] or [N, T, H, W, C]"
             )
         if labels is not None:
             labels = labels.reshape(len(labels)).astype(np.int32)
@@ -197,7 +207,7 @@ class ArraySource(Source):
                     f"data.path: {name} has {len(images)} images, {len(labels)} labels"
                 )
             label_names = label_names or tuple(str(c) for c in range(int(labels.max()) + 1))
-        self.images = images if images.ndim == 4 else images[..., None]
+        self.images = images[..., None] if images.ndim == 3 else images
         self.labels = labels
         identity = None if labels is None else hashlib.blake2b(labels.tobytes()).hexdigest()
         super().__init__(name, len(images), label_names, opts or Options(), identity)
@@ -246,8 +256,10 @@ def fit(image: Image.Image | Array, opts: Options) -> Array:
     """The image as uint8 [H, W, C]: its centre square at `size` pixels, in 1 or 3 `channels`.
 
     Resizing is bicubic and antialiased. Size 0 and channels 0 keep what is stored, but images that
-    are neither grey nor RGB become RGB.
+    are neither grey nor RGB become RGB. Of a clip [T, H, W, C], each frame is fitted alike.
     """
+    if isinstance(image, np.ndarray) and image.ndim == 4:
+        return np.stack([fit(frame, opts) for frame in image])
     if isinstance(image, np.ndarray):
         channels = image.shape[2] if image.ndim == 3 else 1
         done = opts.size in (0, image.shape[0]) and opts.channels in (0, channels)

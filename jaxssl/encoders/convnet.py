@@ -28,6 +28,7 @@ class ConvNet(nn.Module):
     dtype: Any = jnp.float32
 
     drop_depth = 0  # no residual blocks, so nothing for drop-path to drop
+    captures = ("stages",)
 
     @nn.compact
     def __call__(

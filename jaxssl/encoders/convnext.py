@@ -41,6 +41,8 @@ class ConvNeXt(nn.Module):
     layer_scale: float
     dtype: Any = jnp.float32
 
+    captures = ("stages",)
+
     @property
     def drop_depth(self) -> int:
         """How many blocks drop-path scales [B, drop_depth] are for."""

@@ -1,4 +1,4 @@
-"""Positions on a grid of patches: interpolation of learned ones, and fixed 2-D sinusoids."""
+"""Positions on a grid of patches: interpolation of learned ones, and fixed sinusoids."""
 
 import jax
 import numpy as np
@@ -34,8 +34,34 @@ def sincos2d(width: int, grid: tuple[int, int], size: tuple[int, int]) -> np.nda
     (4, 8)
     """
     frequencies = 10000.0 ** (-4 * np.arange(width // 4) / width)
-    rows, columns = ((np.arange(n) + 0.5) * g / n - 0.5 for n, g in zip(size, grid, strict=True))
-    y, x = np.meshgrid(rows, columns, indexing="ij")
-    angles = [np.outer(places.ravel(), frequencies) for places in (x, y)]
+    y, x = _places(grid, size)
+    return _waves((x, y), frequencies)
+
+
+def sincos3d(width: int, grid: tuple[int, ...], size: tuple[int, ...]) -> np.ndarray:
+    """Fixed sinusoids [t * h * w, D] of `size` = (t, h, w) places spread over the extent of `grid`.
+
+    As `sincos2d`, each axis with a third of the width: with n = D // 6 and f_i = 10000^(-i / n),
+    i < n, for column x, row y and time or depth z: [sin(x f), cos(x f), sin(y f), cos(y f),
+    sin(z f), cos(z f), 0, ...], zeros up to D, which is at least 6.
+
+    >>> sincos3d(16, (2, 2, 2), (2, 2, 2)).shape
+    (8, 16)
+    """
+    count = width // 6
+    z, y, x = _places(grid, size)
+    waves = _waves((x, y, z), 10000.0 ** (-np.arange(count) / count))
+    return np.pad(waves, ((0, 0), (0, width - 6 * count)))
+
+
+def _places(grid: tuple[int, ...], size: tuple[int, ...]) -> list[np.ndarray]:
+    """For each axis, the coordinate on `grid` of every place of `size`, cell centres aligned."""
+    axes = ((np.arange(n) + 0.5) * g / n - 0.5 for n, g in zip(size, grid, strict=True))
+    return [places.ravel() for places in np.meshgrid(*axes, indexing="ij")]
+
+
+def _waves(places: tuple[np.ndarray, ...], frequencies: np.ndarray) -> np.ndarray:
+    """Per axis the sines, then the cosines: [T, 2 * axes * frequencies], float32."""
+    angles = [np.outer(place, frequencies) for place in places]
     waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
     return np.concatenate(waves, axis=1).astype(np.float32)

@@ -36,6 +36,8 @@ class ResNet(nn.Module):
     zero_init_last: bool
     dtype: Any = jnp.float32
 
+    captures = ("stages",)
+
     @property
     def drop_depth(self) -> int:
         """How many blocks drop-path scales [B, drop_depth] are for."""

@@ -143,7 +143,7 @@ class Transformer(nn.Module):
     """`depth` blocks; with `scan`, one compiled block over stacked parameters ("blocks/...").
 
     Attributes:
-      depth: number of blocks.
+      depth: number of blocks; 0 hands the tokens on as they are.
       heads: H.
       ffn: "mlp" or "swiglu".
       mlp_ratio: hidden width over D (for SwiGLU, before its factor 2/3).
@@ -184,16 +184,19 @@ class Transformer(nn.Module):
           layers: also return every block's output.
           weights: also return the attention of the last block.
 
-        Returns: (x [B, T, D], outputs [L, B, T, D] or None, attention [B, H, T, T] or None).
+        Returns: (x [B, T, D], outputs [B, L, T, D] or None, attention [B, H, T, T] or None).
         """
-        if self.scan:
+        if self.scan and self.depth:
             return self._scanned(x, keep, layers, weights)
         outputs, attention = [], None
         for i in range(self.depth):
             block = self._block(weights and i == self.depth - 1, f"block{i}")
             x, attention = block(x, None if keep is None else keep[:, i])
             outputs.append(x)
-        return x, jnp.stack(outputs) if layers else None, attention
+        if not layers:
+            return x, None, attention
+        none = jnp.zeros((x.shape[0], 0, *x.shape[1:]), x.dtype)
+        return x, jnp.stack(outputs, axis=1) if outputs else none, attention
 
     def _scanned(
         self, x: jax.Array, keep: jax.Array | None, layers: bool, weights: bool
@@ -210,6 +213,7 @@ class Transformer(nn.Module):
             body,
             variable_axes={"params": 0},
             split_rngs={"params": True},
+            out_axes=1,
             length=self.depth,
         )
         rows = None if keep is None else keep.T

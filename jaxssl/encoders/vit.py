@@ -1,10 +1,15 @@
 """Vision transformer: patches to tokens, transformer blocks, class token and/or mean pooling.
 
+Patches are square, or boxes of several frames of a video or slices of a volume.
+
 Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv:2010.11929; size Ti of Touvron et
 al. 2021, arXiv:2012.12877; size g of Oquab et al. 2024, "DINOv2", arXiv:2304.07193; registers of
-Darcet et al. 2024, arXiv:2309.16588.
+Darcet et al. 2024, arXiv:2309.16588; boxes of Arnab et al. 2021, "ViViT: A Video Vision
+Transformer", arXiv:2103.15691, with the separable positions of Feichtenhofer et al. 2022, "Masked
+Autoencoders As Spatiotemporal Learners", arXiv:2205.09113.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -37,14 +42,17 @@ SIZES = {
     "g": Size(1536, 40, 24, "swiglu", 1e-5),
 }
 POOLS = ("cls", "mean", "cls_mean")
-POSEMBS = ("learned", "sincos2d")
-CAPTURES = ("layers", "class_layers", "attention")
+POSEMBS = ("learned", "sincos2d", "sincos3d")
 
 _token_init = nn.initializers.truncated_normal(0.02)
 
 
 class ViT(nn.Module):
-    """Vision transformer; `build` describes the fields."""
+    """Vision transformer; `build` describes the fields.
+
+    Attributes:
+      captures: the further outputs that a call can be asked for.
+    """
 
     transformer: Transformer
     width: int
@@ -56,6 +64,10 @@ class ViT(nn.Module):
     posemb: str
     mask_token: bool
     dtype: Any = jnp.float32
+    frames: int = 1
+    tubelet: int = 1
+
+    captures = ("layers", "class_layers", "last", "attention")
 
     @property
     def drop_depth(self) -> int:
@@ -73,18 +85,20 @@ class ViT(nn.Module):
         mask: jax.Array | None = None,
         capture: tuple[str, ...] = (),
     ) -> dict[str, Any]:
-        """Encode images.
+        """Encode images, clips or volumes.
 
         Args:
-          x: [B, H, W, C], float; H and W divisible by the patch size, whatever `image_size`.
+          x: [B, H, W, C], float, for one frame, else [B, frames, H, W, C]; H and W divisible by
+            the patch size, whatever `image_size`.
           train: changes nothing here; every encoder takes it.
           keep: drop-path scales [B, depth], or None for no drop.
-          tokens: indices [B, M] of the patches to keep, row by row over the grid; the others are
-            never computed on, and the outputs follow the order of `tokens`.
+          tokens: indices [B, M] of the patches to keep, row by row over the grid (t, h, w); the
+            others are never computed on, and the outputs follow the order of `tokens`.
           mask: [B, T], true where the mask token replaces the patch's content.
-          capture: further outputs. "layers" [L, B, T, D] and "class_layers" [L, B, D]: every
-            block's patch tokens and class token, before the final norm. "attention"
-            [B, H, T', T']: the last block's, over class token, registers, patches.
+          capture: further outputs. "layers" [B, L, T, D] and "class_layers" [B, L, D]: every
+            block's patch tokens and class token, before the final norm. "last" [B, 1 + T, D]: the
+            last block's class token, where there is one, and patch tokens, before the final norm.
+            "attention" [B, H, T', T']: the last block's, over class token, registers, patches.
 
         Returns: "pooled" [B, D] ([B, 2 D] for pool "cls_mean") and "tokens" [B, T, D], the patch
           tokens after the final norm; M in place of T where `tokens` is given.
@@ -94,8 +108,14 @@ class ViT(nn.Module):
         """
         del train
         grid = self._check(x, keep, mask, capture)
-        p = self.patch
-        x = rearrange(x.astype(self.dtype), "b (h p) (w q) c -> b (h w) (p q c)", p=p, q=p)
+        x = x[:, None] if x.ndim == 4 else x
+        x = rearrange(
+            x.astype(self.dtype),
+            "b (t u) (h p) (w q) c -> b (t h w) (u p q c)",
+            u=self.tubelet,
+            p=self.patch,
+            q=self.patch,
+        )
         place = self._positions(grid)
         class_place, place = place[: int(self.class_token)], place[int(self.class_token) :]
         place = jnp.broadcast_to(place, (len(x), *place.shape))
@@ -114,24 +134,33 @@ class ViT(nn.Module):
             layers="layers" in capture or "class_layers" in capture,
             weights="attention" in capture,
         )
-        x = layer_norm(self.dtype, "norm")(x)
         first = x.shape[1] - place.shape[1]
-        out: dict[str, Any] = {"pooled": self._pool(x, first), "tokens": x[:, first:]}
         captured = {"attention": attention}
         if layers is not None:
             captured |= {"layers": layers[:, :, first:], "class_layers": layers[:, :, 0]}
+        if "last" in capture:
+            captured["last"] = jnp.concatenate([x[:, : int(self.class_token)], x[:, first:]], 1)
+        x = layer_norm(self.dtype, "norm")(x)
+        out: dict[str, Any] = {"pooled": self._pool(x, first), "tokens": x[:, first:]}
         return out | {name: captured[name] for name in capture}
 
-    def _positions(self, grid: tuple[int, int]) -> jax.Array:
+    def _positions(self, grid: tuple[int, int, int]) -> jax.Array:
         """Positions [1 + T, D], or [T, D] without a class token, float32."""
         own = (self.image_size[0] // self.patch, self.image_size[1] // self.patch)
         extra = int(self.class_token)
+        if self.posemb == "learned":
+            shape = (extra + own[0] * own[1], self.width)
+            table = self.param("position_embedding", _token_init, shape)
+            front, place = table[:extra], positions.interpolate(table[extra:], own, grid[1:])
+            if self.frames > 1:
+                times = self.param("temporal_embedding", _token_init, (grid[0], self.width))
+                place = rearrange(times[:, None] + place, "t s d -> (t s) d")
+            return jnp.concatenate([front, place])
         if self.posemb == "sincos2d":
-            table = jnp.asarray(positions.sincos2d(self.width, own, grid))
-            return jnp.pad(table, ((extra, 0), (0, 0)))
-        shape = (extra + own[0] * own[1], self.width)
-        table = self.param("position_embedding", _token_init, shape)
-        return jnp.concatenate([table[:extra], positions.interpolate(table[extra:], own, grid)])
+            fixed = positions.sincos2d(self.width, own, grid[1:])
+        else:
+            fixed = positions.sincos3d(self.width, (grid[0], *own), grid)
+        return jnp.pad(jnp.asarray(fixed), ((extra, 0), (0, 0)))
 
     def _prepend(self, x: jax.Array, class_place: jax.Array) -> jax.Array:
         """Put the class token, then the registers, before the patches."""
@@ -156,14 +185,21 @@ class ViT(nn.Module):
         keep: jax.Array | None,
         mask: jax.Array | None,
         capture: tuple[str, ...],
-    ) -> tuple[int, int]:
-        """The grid of patches (h, w), once the arguments are known to fit."""
-        if x.ndim != 4 or x.shape[1] % self.patch or x.shape[2] % self.patch:
+    ) -> tuple[int, int, int]:
+        """The grid of patches (t, h, w), once the arguments are known to fit."""
+        whole = x.shape[1:] if x.ndim == 5 else (1, *x.shape[1:])
+        if len(whole) != 4 or whole[0] != self.frames or any(n % self.patch for n in whole[1:3]):
+            form = "[B, H, W, C]" if self.frames == 1 else f"[B, {self.frames}, H, W, C]"
             raise ConfigError(
-                f"encoder: found images of shape {x.shape}, expected [B, H, W, C] with H and W "
+                f"encoder: found images of shape {x.shape}, expected {form} with H and W "
                 f"divisible by encoder.patch = {self.patch}"
             )
-        grid = (x.shape[1] // self.patch, x.shape[2] // self.patch)
+        grid = (
+            self.frames // self.tubelet,
+            whole[1] // self.patch,
+            whole[2] // self.patch,
+        )
+        patches = (len(x), math.prod(grid))
         if keep is not None and keep.shape != (len(x), self.drop_depth):
             raise ConfigError(
                 f"encoder: found drop-path scales of shape {keep.shape}, "
@@ -171,13 +207,14 @@ class ViT(nn.Module):
             )
         if mask is not None and not self.mask_token:
             raise ConfigError("encoder.mask_token: found False, expected True, as masks are given")
-        if mask is not None and mask.shape != (len(x), grid[0] * grid[1]):
+        if mask is not None and mask.shape != patches:
             raise ConfigError(
-                f"encoder: found a mask of shape {mask.shape}, "
-                f"expected {(len(x), grid[0] * grid[1])}: batch x patches"
+                f"encoder: found a mask of shape {mask.shape}, expected {patches}: batch x patches"
             )
         for name in capture:
-            check_choice("encoder: capture", name, CAPTURES)
+            check_choice("encoder: capture", name, self.captures)
+        if "attention" in capture and not self.drop_depth:
+            raise ConfigError("encoder.depth: found 0, expected at least 1 for attention")
         if "class_layers" in capture and not self.class_token:
             raise ConfigError("encoder.class_token: found False, expected True for class_layers")
         return grid
@@ -192,6 +229,8 @@ def build(
     *,
     size: str = "S",
     patch: int = 16,
+    frames: int = 1,
+    tubelet: int = 1,
     image_size: int | tuple[int, int] = 224,
     width: int | None = None,
     depth: int | None = None,
@@ -215,16 +254,20 @@ def build(
     Args:
       size: "Ti", "S", "B", "L", "H" or "g".
       patch: side of a square patch, in pixels.
+      frames: of a clip, or slices of a volume; 1 is for images.
+      tubelet: how many frames a patch spans; it divides `frames`.
       image_size: side, or (height, width), in pixels, of the grid that positions are learned on;
         images of other sizes get interpolated positions.
-      width, depth, heads, ffn, layer_scale: each overrides that of `size`. `ffn` is "mlp" or
-        "swiglu"; `layer_scale` is an initial value, 0 for none.
+      width, depth, heads, ffn, layer_scale: each overrides that of `size`. `depth` 0 leaves the
+        patch embedding with its positions; `ffn` is "mlp" or "swiglu"; `layer_scale` is an
+        initial value, 0 for none.
       mlp_ratio: hidden width over width.
       qkv_bias: bias of the query, key and value projection.
       pool: "cls", "mean" (of the patch tokens) or "cls_mean" (both, concatenated).
       class_token: whether there is one; by default where `pool` needs it.
       registers: number of further learned tokens, without position and dropped from the output.
-      posemb: "learned" or "sincos2d" (fixed).
+      posemb: "learned", the sum of a table over the plane and, for more than one frame, one over
+        time; or fixed, "sincos2d" for images and "sincos3d" for more than one frame.
       mask_token: learn a token that stands for masked patches.
       attention: "einsum" or "fused" (`jax.nn.dot_product_attention`).
       scan: compile one block and scan it over the layers.
@@ -248,11 +291,13 @@ def build(
     chosen = SIZES[size]._replace(**{k: v for k, v in overrides.items() if v is not None})
     check_positive("patch", (patch,))
     check_positive("width", (chosen.width,))
-    check_positive("depth", (chosen.depth,))
+    if not isinstance(chosen.depth, int) or chosen.depth < 0:
+        raise ConfigError(f"depth: found {chosen.depth!r}, expected a whole number >= 0")
     check_positive("heads", (chosen.heads,))
     check_transformer(chosen.ffn, attention, remat)
     check_choice("pool", pool, POOLS)
     check_choice("posemb", posemb, POSEMBS)
+    _check_clips(frames, tubelet, posemb)
     sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(sides) != 2 or any(side < patch or side % patch for side in sides):
         raise ConfigError(f"image_size: found {image_size}, expected multiples of patch = {patch}")
@@ -260,6 +305,8 @@ def build(
         raise ConfigError(f"heads: found {chosen.heads}, expected a divisor of {chosen.width}")
     if posemb == "sincos2d" and chosen.width % 4:
         raise ConfigError(f"width: found {chosen.width}, expected a multiple of 4 for sincos2d")
+    if posemb == "sincos3d" and chosen.width < 6:
+        raise ConfigError(f"width: found {chosen.width}, expected at least 6 for sincos3d")
     if class_token is None:
         class_token = pool != "mean"
     if pool != "mean" and not class_token:
@@ -287,4 +334,18 @@ def build(
         posemb,
         mask_token,
         dtype,
+        frames,
+        tubelet,
     )
+
+
+def _check_clips(frames: int, tubelet: int, posemb: str) -> None:
+    check_positive("frames", (frames,))
+    check_positive("tubelet", (tubelet,))
+    if frames % tubelet:
+        raise ConfigError(f"tubelet: found {tubelet}, expected a divisor of frames = {frames}")
+    fixed = "sincos2d" if frames == 1 else "sincos3d"
+    if posemb not in ("learned", fixed):
+        raise ConfigError(
+            f"posemb: found {posemb!r}, expected 'learned' or {fixed!r} for frames = {frames}"
+        )

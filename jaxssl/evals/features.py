@@ -216,11 +216,11 @@ def raw_input(batch: Mapping[str, jax.Array], size: int = 32) -> jax.Array:
     """The control without an encoder: the image in [0, 1], at most `size` px a side, flattened.
 
     Args:
-      batch: "image" uint8 [B, H, W, C] (or float, taken as it is).
+      batch: "image" uint8 [B, H, W, C] or [B, T, H, W, C] (or float, taken as it is).
       size: a longer side is reduced to this by antialiased linear resizing.
 
     Returns:
-      float32 [B, D], D = min(H, size) * min(W, size) * C.
+      float32 [B, D], D = min(H, size) * min(W, size) * C, times T for clips.
 
     >>> raw_input({"image": jnp.full((2, 64, 16, 3), 255, jnp.uint8)}).shape
     (2, 1536)
@@ -228,10 +228,10 @@ def raw_input(batch: Mapping[str, jax.Array], size: int = 32) -> jax.Array:
     image = batch["image"]
     scale = 255.0 if jnp.issubdtype(image.dtype, jnp.integer) else 1.0
     image = image.astype(jnp.float32) / scale
-    b, h, w, c = image.shape
+    *lead, h, w, c = image.shape
     if h > size or w > size:
-        image = jax.image.resize(image, (b, min(h, size), min(w, size), c), "linear")
-    return image.reshape(b, -1)
+        image = jax.image.resize(image, (*lead, min(h, size), min(w, size), c), "linear")
+    return image.reshape(len(image), -1)
 
 
 def _shards(mesh: Mesh) -> int:

@@ -1,4 +1,15 @@
-"""Heads: linen networks on embeddings, [..., D] to [..., P]; each module exposes `build`."""
+"""Heads: linen networks on what an encoder gives; each module with a `build` is one.
+
+A head is called as `head(x, train=..., **fields)`. x is what the head reads: embeddings [..., D],
+tokens [B, T, D] or a tuple of maps [B, ..., C]; a head that declares `joins_views` gets all views
+of a sample, [B, V, D]. `fields` are those keyword-only arguments of its `__call__` that a block
+of views holds; all of them may be absent, and parameters do not depend on them:
+- `tokens` [B, M] int: the patches that were kept, row by row over the grid;
+- `mask` [B, T] bool: true where a patch was hidden;
+- `targets` [B, K, M] int: the patches of K blocks to predict;
+- `key` [B, 2] uint32: the data of one PRNG key per sample and view;
+- `order` [B] int: the number of a permutation.
+"""
 
 import sys
 from collections.abc import Mapping

@@ -48,6 +48,12 @@ and by how much others differ; those that trip people up most, with ours first:
 | `sigreg` | N, the global batch | the batch of one device |
 | LeJEPA's weights | (1 - λ, λ) | prediction + λ sigreg: λ does not carry over |
 | `lejepa_prediction` | the mean over P | the squared norm: P times as much |
+| `mae`, `dbot` | the unbiased variance in targets | biased: targets sqrt(D / (D - 1)) as large |
+| `masked_squared_error` | the sum over channels | the mean, as in `mae`: 1 / D as much |
+| `feature_matching` | the sum over D | the mean over D: 1 / D as much |
+| `ijepa` | smooth L1, as its code | the squared distance, as its text |
+| `ibot`, `sinkhorn_ibot` | the mean over an image's masks first | over all masked patches at once |
+| `sinkhorn_dino` | the rows of all views balanced together | each view apart, as in `swav` |
 """
 
 from jaxssl.losses.bags import (
@@ -77,7 +83,7 @@ from jaxssl.losses.contrastive import (
     nt_xent,
     relational_consistency,
 )
-from jaxssl.losses.distillation import dino, ibot, koleo, msn
+from jaxssl.losses.distillation import dino, ibot, koleo, msn, sinkhorn_dino, sinkhorn_ibot
 from jaxssl.losses.feature_search import search_distillation
 from jaxssl.losses.gaussian import (
     anderson_darling,
@@ -96,8 +102,23 @@ from jaxssl.losses.gaussian import (
     vcreg,
     watson,
 )
+from jaxssl.losses.latent import (
+    data2vec,
+    dbot,
+    feature_matching,
+    ijepa,
+    masked_cross_entropy,
+    smooth_l1,
+)
 from jaxssl.losses.mining import mine_neighbors
-from jaxssl.losses.reconstruction import mae
+from jaxssl.losses.pretext import (
+    colorization,
+    rebalancing_weights,
+    relative_location,
+    view_index,
+    weighted_cross_entropy,
+)
+from jaxssl.losses.reconstruction import mae, masked_squared_error, simmim
 from jaxssl.losses.redundancy import (
     barlow_twins,
     mixed_cross_correlation,
@@ -135,18 +156,23 @@ __all__ = [
     "barlow_twins",
     "byol",
     "cluster_cross_entropy",
+    "colorization",
     "cosine_denoising",
     "cosine_divergence",
     "cramer_von_mises",
+    "data2vec",
+    "dbot",
     "decoupled_contrastive",
     "dino",
     "epps_pulley",
     "extended_jarque_bera",
+    "feature_matching",
     "focal_binary_cross_entropy",
     "gaussian_denoising",
     "gaussian_kl",
     "half_line_knots",
     "ibot",
+    "ijepa",
     "info_nce_queue",
     "instance_discrimination",
     "instance_nce",
@@ -156,7 +182,9 @@ __all__ = [
     "lejepa_prediction",
     "low_bias_uniformity",
     "mae",
+    "masked_cross_entropy",
     "masked_mean",
+    "masked_squared_error",
     "mine_neighbors",
     "minimum_spanning_tree",
     "mixed_cross_correlation",
@@ -168,20 +196,26 @@ __all__ = [
     "over_pairs",
     "over_views",
     "random_directions",
+    "rebalancing_weights",
     "relation_pairs",
     "relational_consistency",
+    "relative_location",
     "sampled_words",
     "scheduled",
     "search_distillation",
     "sigreg",
+    "simmim",
     "simsiam",
     "sinkhorn",
+    "sinkhorn_dino",
+    "sinkhorn_ibot",
     "sliced",
     "sliced_anderson_darling",
     "sliced_cramer_von_mises",
     "sliced_jarque_bera",
     "sliced_vcreg",
     "sliced_watson",
+    "smooth_l1",
     "soft_sphere",
     "squared_distance",
     "sum_of",
@@ -190,10 +224,12 @@ __all__ = [
     "tree_length_regularizer",
     "vcreg",
     "vicreg",
+    "view_index",
     "view_mean_prediction",
     "w_mse",
     "watson",
     "weighted",
+    "weighted_cross_entropy",
     "whiten",
     "word_distances",
 ]

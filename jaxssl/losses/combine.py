@@ -5,7 +5,8 @@ training step by every combinator around it; the others never see it.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -67,14 +68,22 @@ def over_views(fn: Loss) -> Loss:
       fn: (z [...], *args, **kwargs) -> scalar.
 
     Returns:
-      (stack [V, ...], *args, **kwargs) -> scalar; the other arguments are shared by the views.
+      (stack [V, ...], *args, by_view={}, **kwargs) -> scalar; the arguments of `by_view`, [V, ...]
+      each, are each view's own, the others are shared by the views.
 
     >>> float(over_views(jnp.max)(jnp.array([[1.0, 2.0], [5.0, 6.0]])))
     4.0
     """
 
-    def loss(stack: jax.Array, *args: Any, step: Any = None, **kwargs: Any) -> Any:
-        return jax.vmap(lambda view: _call(fn, (view, *args), step, kwargs))(stack).mean()
+    def loss(
+        stack: jax.Array,
+        *args: Any,
+        step: Any = None,
+        by_view: Mapping[str, jax.Array] = MappingProxyType({}),
+        **kwargs: Any,
+    ) -> Any:
+        one = lambda view, own: _call(fn, (view, *args), step, {**kwargs, **own})
+        return jax.vmap(one)(stack, dict(by_view)).mean()
 
     return loss
 
@@ -92,8 +101,9 @@ def over_pairs(fn: Loss, pairs: str) -> Loss:
       pairs: "cross", "unordered" or "same".
 
     Returns:
-      (student [Vs, B, ...], target [Vt, B, ...], student_ids, target_ids, **kwargs) -> scalar, with
-      the ids as static tuples of Vs and Vt integers.
+      (student [Vs, B, ...], target [Vt, B, ...], student_ids, target_ids, by_view={}, **kwargs) ->
+      scalar, with the ids as static tuples of Vs and Vt integers; the arguments of `by_view`,
+      [Vs, ...] each, go with the student's views.
 
     Raises:
       ConfigError: an unknown name, ids that do not match the stacks, or no pair at all.
@@ -114,6 +124,7 @@ def over_pairs(fn: Loss, pairs: str) -> Loss:
         target_ids: Sequence[int],
         *,
         step: Any = None,
+        by_view: Mapping[str, jax.Array] = MappingProxyType({}),
         **kwargs: Any,
     ) -> Any:
         for name, ids, stack in (
@@ -127,10 +138,9 @@ def over_pairs(fn: Loss, pairs: str) -> Loss:
         met = [(u, v) for u in student_ids for v in target_ids if holds(u, v)]
         if pairs == "unordered":
             met = [(u, v) for u, v in met if u < v or (v, u) not in met]
-        terms = [
-            _call(fn, (student[student_ids.index(u)], target[target_ids.index(v)]), step, kwargs)
-            for u, v in met
-        ]
+        own = lambda place: {name: values[place] for name, values in by_view.items()}
+        places = [(student_ids.index(u), target_ids.index(v)) for u, v in met]
+        terms = [_call(fn, (student[u], target[v]), step, {**kwargs, **own(u)}) for u, v in places]
         if not terms:
             raise ConfigError(
                 f"pairs: found no {pairs!r} pair between student views {tuple(student_ids)} and "

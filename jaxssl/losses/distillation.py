@@ -6,6 +6,8 @@ Where published forms differ, these follow the first column:
 |---|---|
 | `dino`: mean over all pairs of different views | the sum; or local and global pairs apart |
 | `ibot`: mean over an image's masked patches, then over all images | mean over all masked patches |
+| `sinkhorn_dino`: the rows of all views balanced together | `swav` balances each view apart |
+| `sinkhorn_ibot`: the masked patches of the global batch | those of one device |
 | `msn`: the entropy term is log K - H, at least 0 | -H, log K less; the same gradient |
 | `koleo`: mean over samples, for each view | the sum over two views, twice as much |
 """
@@ -50,13 +52,7 @@ def dino(
     1.3863
     """
     chex.assert_rank((student, teacher, center), (3, 3, 1))
-    chex.assert_equal_shape_suffix((student, teacher), 2)
-    if len(teacher) > len(student):
-        raise ConfigError(
-            f"teacher: found {len(teacher)} views, expected at most the student's {len(student)}"
-        )
-    if len(student) < 2:
-        raise ConfigError("student: found 1 view, expected at least 2")
+    _check_views(student, teacher)
     targets = _sharpened(teacher, center, teacher_temperature)
     return cross_views(targets, _log_softmax(student, student_temperature))
 
@@ -94,9 +90,84 @@ def ibot(
     chex.assert_equal_shape((student, teacher))
     chex.assert_shape(mask, student.shape[:2])
     targets = _sharpened(teacher, center, teacher_temperature)
-    each = -(targets * _log_softmax(student, student_temperature)).sum(-1)
-    weights = mask.astype(jnp.float32)
-    return ((weights * each).sum(1) / jnp.maximum(weights.sum(1), 1.0)).mean()
+    return _of_masked(targets, _log_softmax(student, student_temperature), mask)
+
+
+def sinkhorn_dino(
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    student_temperature: float | jax.Array = 0.1,
+    teacher_temperature: float | jax.Array = 0.04,
+    iterations: int = 3,
+) -> jax.Array:
+    """Cross-entropy of every student view with the teacher's balanced codes of another view.
+
+    L = mean_{a < Vt, v != a} mean_n -q_a[n] . log softmax(s_v[n] / t_s), with q = sinkhorn(g / t_t)
+    of the rows of all teacher views together, without gradient: `dino` without a center. Oquab et
+    al., 2024, "DINOv2: learning robust visual features without supervision", arXiv 2304.07193.
+
+    Args:
+      student: s [Vs, B, K]; computed in float32.
+      teacher: g [Vt, B, K], of the first Vt of the student's views.
+      student_temperature, teacher_temperature: t_s and t_t.
+      iterations: of `sinkhorn`.
+
+    Returns:
+      Scalar, float32.
+
+    Raises:
+      ConfigError: more teacher than student views, no pair of two different views, no iteration.
+
+    >>> s, g = jnp.ones((3, 2, 4)), jnp.ones((2, 2, 4))
+    >>> round(float(sinkhorn_dino(s, g)), 4)  # log 4
+    1.3863
+    """
+    chex.assert_rank((student, teacher), 3)
+    _check_views(student, teacher)
+    every = jnp.ones(teacher.shape[:2], bool)
+    targets = _balanced(teacher, every, teacher_temperature, iterations)
+    return cross_views(targets, _log_softmax(student, student_temperature))
+
+
+def sinkhorn_ibot(
+    student: jax.Array,
+    teacher: jax.Array,
+    mask: jax.Array,
+    *,
+    student_temperature: float | jax.Array = 0.1,
+    teacher_temperature: float | jax.Array = 0.04,
+    iterations: int = 3,
+) -> jax.Array:
+    """Cross-entropy of masked patches with the teacher's balanced codes at the same patch.
+
+    L = mean_n sum_i m[n, i] CE(q[n, i], softmax(s[n, i] / t_s)) / max(1, sum_i m[n, i]), with
+    q = sinkhorn(g / t_t) of all masked patches of the global batch together, without gradient;
+    patches that are not masked take no part in it. Oquab et al., 2024, "DINOv2: learning robust
+    visual features without supervision", arXiv 2304.07193.
+
+    Args:
+      student: s [B, T, K], of the masked view; computed in float32.
+      teacher: g [B, T, K], of the same view without mask.
+      mask: m [B, T], true where the student's patch was masked.
+      student_temperature, teacher_temperature: t_s and t_t.
+      iterations: of `sinkhorn`.
+
+    Returns:
+      Scalar, float32; 0 where nothing is masked.
+
+    Raises:
+      ConfigError: no iteration.
+
+    >>> scores, mask = jnp.ones((2, 3, 4)), jnp.array([[True, True, False], [False] * 3])
+    >>> round(float(sinkhorn_ibot(scores, scores, mask)), 4)  # half of log 4
+    0.6931
+    """
+    chex.assert_rank((student, teacher, mask), (3, 3, 2))
+    chex.assert_equal_shape((student, teacher))
+    chex.assert_shape(mask, student.shape[:2])
+    targets = _balanced(teacher, mask, teacher_temperature, iterations)
+    return _of_masked(targets, _log_softmax(student, student_temperature), mask)
 
 
 def msn(
@@ -211,3 +282,40 @@ def _sharpened(teacher: jax.Array, center: jax.Array, temperature: float | jax.A
 
 def _log_softmax(scores: jax.Array, temperature: float | jax.Array) -> jax.Array:
     return jax.nn.log_softmax(scores.astype(jnp.float32) / temperature)
+
+
+def _check_views(student: jax.Array, teacher: jax.Array) -> None:
+    chex.assert_equal_shape_suffix((student, teacher), 2)
+    if len(teacher) > len(student):
+        raise ConfigError(
+            f"teacher: found {len(teacher)} views, expected at most the student's {len(student)}"
+        )
+    if len(student) < 2:
+        raise ConfigError("student: found 1 view, expected at least 2")
+
+
+def _balanced(
+    teacher: jax.Array, mask: jax.Array, temperature: float | jax.Array, iterations: int
+) -> jax.Array:
+    """`sinkhorn` of the rows of g [A, B, K] that a mask [A, B] keeps; other rows mean nothing.
+
+    The count of rows, which is not static, falls out where the rows are scaled to 1 last.
+    """
+    if iterations < 1:
+        raise ConfigError(f"iterations: found {iterations}, expected at least 1")
+    kept = mask.astype(bool)[..., None]
+    log_q = jax.lax.stop_gradient(teacher).astype(jnp.float32) / temperature
+    log_q = jnp.where(kept, log_q, 0.0)
+    for _ in range(iterations):
+        columns = jax.nn.logsumexp(log_q, axis=(0, 1), b=kept.astype(jnp.float32))
+        # Where no row is kept a column sums to 0, whose logarithm would make every row nan.
+        log_q = log_q - jnp.where(kept.any(), columns, 0.0)
+        log_q = log_q - jax.nn.logsumexp(log_q, axis=-1, keepdims=True)
+    return jnp.exp(log_q)
+
+
+def _of_masked(targets: jax.Array, log_probabilities: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean over images of the mean cross-entropy [B, T] of an image's masked patches."""
+    each = -(targets * log_probabilities).sum(-1)
+    weights = mask.astype(jnp.float32)
+    return ((weights * each).sum(1) / jnp.maximum(weights.sum(1), 1.0)).mean()

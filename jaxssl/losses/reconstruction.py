@@ -1,4 +1,13 @@
-"""Terms that compare a decoder's output with the input itself."""
+"""Terms that compare a decoder's output with the input itself, or with what is computed from it.
+
+Where published forms differ, these follow the first column:
+
+| here | elsewhere |
+|---|---|
+| `mae`: the unbiased variance of a patch | the biased: targets larger by sqrt(D / (D - 1)) |
+| `simmim`: masked tokens counted, the mean over C | pixels counted, divided by 3: the same value |
+| `masked_squared_error`: the sum over C | the mean over C, as in `mae`: 1 / C as much |
+"""
 
 import chex
 import jax
@@ -19,7 +28,8 @@ def mae(
     (patch - its mean) / sqrt(its variance + 1e-6) with the unbiased variance. He et al., 2022,
     "Masked autoencoders are scalable vision learners", arXiv 2111.06377. With the biased variance,
     as other implementations have it, y is larger by sqrt(D / (D - 1)). The mean is over all masked
-    patches of the global batch. No gradient to the target.
+    patches of the global batch. No gradient to the target. Without standardising, it is the mean
+    over all masked pixels, or voxels, of a batch of images or volumes.
 
     Args:
       prediction: x [B, T, D]; computed in float32.
@@ -48,3 +58,64 @@ def mae(
         target = (target - target.mean(-1, keepdims=True)) / spread
     errors = jnp.square(prediction.astype(jnp.float32) - target).mean(-1)
     return masked_mean(errors, mask)
+
+
+def simmim(prediction: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean absolute error of the masked places.
+
+    L = sum m |x - y| / (C (sum m + 1e-5)), over all places and channels of the global batch. Xie
+    et al., 2022, "SimMIM: a simple framework for masked image modeling", arXiv 2111.09886: places
+    are patches of C numbers, and counting their pixels instead gives the same value. Places that
+    are single pixels of C channels give the reconstruction of Atito et al., 2021, "SiT:
+    self-supervised vision transformer", arXiv 2104.03602, whose masks cut through patches; it has
+    no 1e-5. No gradient to the target.
+
+    Args:
+      prediction: x [B, ..., C]; computed in float32.
+      target: y [B, ..., C].
+      mask: m [B, ...], true (or a weight) where a place was masked or overwritten.
+
+    Returns:
+      Scalar, float32; 0 where nothing is masked.
+
+    >>> x, y = jnp.zeros((1, 2, 2)), jnp.array([[[1.0, -3.0], [9.0, 9.0]]])
+    >>> round(float(simmim(x, y, jnp.array([[True, False]]))), 3)
+    2.0
+    """
+    masked = mask.astype(jnp.float32).sum()
+    differences = _differences(prediction, target, mask)
+    # Not the absolute value of jax, whose slope is 1 where it is 0.
+    errors = (differences * jnp.sign(differences)).mean(-1)
+    return masked_mean(errors, mask) * masked / (masked + 1e-5)
+
+
+def masked_squared_error(prediction: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
+    """Squared distance from the target, summed over channels, mean over the masked places.
+
+    L = sum_{n, t} m[n, t] |x[n, t] - y[n, t]|^2 / sum m. Wei et al., 2022, "Masked feature
+    prediction for self-supervised visual pre-training" (MaskFeat), arXiv 2112.09133. With voxels
+    of one channel as places it is the masked error of Wald et al., 2024, "Revisiting MAE
+    pre-training for 3D medical image segmentation", arXiv 2410.23132; for voxels that come as
+    tokens of D numbers, `mae` without standardising is that: 1 / D of this. No gradient to the
+    target.
+
+    Args:
+      prediction: x [B, ..., C]; computed in float32.
+      target: y [B, ..., C].
+      mask: m [B, ...], true (or a weight) where a place was masked.
+
+    Returns:
+      Scalar, float32; 0 where nothing is masked.
+
+    >>> x, y = jnp.zeros((1, 2, 2)), jnp.array([[[1.0, 3.0], [9.0, 9.0]]])
+    >>> float(masked_squared_error(x, y, jnp.array([[True, False]])))
+    10.0
+    """
+    return masked_mean(jnp.square(_differences(prediction, target, mask)).sum(-1), mask)
+
+
+def _differences(prediction: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
+    """x - y in float32, without gradient to y, of arguments of matching shapes."""
+    chex.assert_equal_shape((prediction, target))
+    chex.assert_shape(mask, prediction.shape[:-1])
+    return prediction.astype(jnp.float32) - jax.lax.stop_gradient(target).astype(jnp.float32)

@@ -9,7 +9,7 @@ from jaxssl.method import Info
 
 
 def build(*, views: int, info: Info, momentum: float = 0.9) -> Memory:
-    """c <- m c + (1 - m) mean_{v, n} z[v, n], from zeros.
+    """c <- m c + (1 - m) mean_{v, n} z[v, n], from zeros; of tokens, the mean over them too.
 
     Caron et al., 2021, "Emerging properties in self-supervised vision transformers",
     arXiv 2104.14294.
@@ -23,7 +23,8 @@ def build(*, views: int, info: Info, momentum: float = 0.9) -> Memory:
     check_momentum(momentum)
 
     def update(state: jax.Array, seen: Seen) -> jax.Array:
-        return momentum * state + (1 - momentum) * seen.stack.mean((0, 1))
+        rows = tuple(range(seen.stack.ndim - 1))
+        return momentum * state + (1 - momentum) * seen.stack.mean(rows)
 
     return Memory(lambda key, shape: jnp.zeros(shape[-1]), lambda state, seen: state, update)
 

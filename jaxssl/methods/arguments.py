@@ -7,9 +7,12 @@ A field of a term is a number, a schedule, or a dict that names a source:
   dict(output="projection:mixed")  an output, [B, ...] where it is of one view, else [V, B, ...]
   dict(memory="queue", size=4096)  what the term remembers: `jaxssl.memories`; `of` names the
                                    output that it remembers, `head` one that reads it on the way out
+  dict(mask="hidden")              what a mask hid of the student's views: `jaxssl.masks`; `field`
+                                   names another of its fields; [V, B, ...], or each view's own
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +24,8 @@ from jaxssl.memories import Memory, Seen
 from jaxssl.method import Batch, Info, PyTree
 from jaxssl.naming import fold_name, named_leaves
 
-SOURCES = ("batch", "memory", "output", "param")
+SOURCES = ("batch", "mask", "memory", "output", "param")
+INPUT = "input"  # the name under which targets are read off the clean views, like a teacher's
 Stack = Mapping[str, jax.Array]  # group -> [B, V, ...]
 
 
@@ -42,6 +46,8 @@ class Known(NamedTuple):
       outputs: names of the outputs of the networks.
       fields: of the batch.
       heads: names of the student's heads.
+      targets: names of what "input/..." gives.
+      masks: name of a mask -> (its fields, its groups).
     """
 
     ids: Mapping[str, tuple[int, ...]]
@@ -49,6 +55,8 @@ class Known(NamedTuple):
     outputs: Sequence[str]
     fields: Sequence[str]
     heads: Sequence[str]
+    targets: Sequence[str] = ()
+    masks: Mapping[str, tuple[Sequence[str], Collection[str]]] = MappingProxyType({})
 
     def ref(self, text: str, field: str) -> Ref:
         """From "output", "who/output" or "who/output:group+group".
@@ -61,8 +69,10 @@ class Known(NamedTuple):
         who = "" if who == "student" else who
         if who not in self.sees:
             raise ConfigError(f"{field}: no teacher {who!r}{near(who, filter(None, self.sees))}")
-        if output not in self.outputs:
-            raise ConfigError(f"{field}: no output {output!r}{near(output, self.outputs)}")
+        outputs = self.targets if who == INPUT else self.outputs
+        if output not in outputs:
+            kind = "target" if who == INPUT else "output"
+            raise ConfigError(f"{field}: no {kind} {output!r}{near(output, outputs)}")
         seen = self.sees[who] if who else tuple(self.ids)
         for group in groups.split("+") if groups else ():
             if group not in seen:
@@ -84,6 +94,7 @@ class Scene(NamedTuple):
       apply: (head, [..., D]) -> [..., P], with the student's params.
       memory: term -> argument -> the state of its memory.
       key: the step's key for terms; the same on all devices.
+      blocks: group -> what entered the student.
     """
 
     outputs: Mapping[tuple[str, str], Stack]
@@ -94,12 +105,16 @@ class Scene(NamedTuple):
     apply: Callable[[str, jax.Array], jax.Array]
     memory: Mapping[str, Mapping[str, PyTree]]
     key: jax.Array
+    blocks: Mapping[str, Mapping[str, jax.Array]] = MappingProxyType({})
 
     def stack(self, ref: Ref) -> tuple[jax.Array, tuple[int, ...]]:
-        """[V, B, ...] of the groups that `ref` names, and the numbers of the views."""
+        """[V, B, ...] of the groups that `ref` names, and the numbers of the views.
+
+        Where a head joined the views of a sample, one is left, with the number of the first.
+        """
         found = self.outputs[ref.who, ref.output]
         stack = jnp.concatenate([jnp.moveaxis(found[g], 1, 0) for g in ref.groups])
-        return stack, sum((tuple(self.ids[g]) for g in ref.groups), ())
+        return stack, sum((tuple(self.ids[g])[: found[g].shape[1]] for g in ref.groups), ())
 
 
 class Remembered(NamedTuple):
@@ -117,10 +132,17 @@ class Source(NamedTuple):
     name: str
 
 
-Argument = Any  # a number or string, a Schedule, a Source, a Ref or a Remembered
+class Hidden(NamedTuple):
+    """An argument from a mask: a field of the student's blocks, of the groups of the term."""
+
+    field: str
+    groups: tuple[str, ...]
 
 
-def parse(value: Any, field: str, info: Info, known: Known, default: Ref) -> Argument:
+Argument = Any  # a number or string, a Schedule, a Source, a Hidden, a Ref or a Remembered
+
+
+def parse(value: Any, field: str, info: Info, known: Known, default: Ref, student: Ref) -> Argument:
     """The argument that a field of a term describes.
 
     Args:
@@ -129,6 +151,7 @@ def parse(value: Any, field: str, info: Info, known: Known, default: Ref) -> Arg
       info: of the run.
       known: the outputs that there are.
       default: what a memory sees that does not say `of`.
+      student: the term's own output, whose views a mask is of.
 
     Raises:
       ConfigError: a section that names no source, a source that is not there, a bad schedule.
@@ -149,6 +172,8 @@ def parse(value: Any, field: str, info: Info, known: Known, default: Ref) -> Arg
     name = fields.pop(kind)
     if kind == "memory":
         return _remember(name, fields, field, info, known, default)
+    if kind == "mask":
+        return _hidden(name, fields, field, known, student)
     for key in fields:
         raise ConfigError(f"{field}.{key}: a source from {kind} takes no further field")
     if kind == "output":
@@ -170,6 +195,21 @@ def _remember(
     return Remembered(memory, of, head)
 
 
+def _hidden(name: str, fields: dict[str, Any], field: str, known: Known, student: Ref) -> Hidden:
+    if name not in known.masks:
+        raise ConfigError(f"{field}.mask: no mask {name!r}{near(name, known.masks)}")
+    given, groups = known.masks[name]
+    chosen = fields.pop("field", given[0])
+    for key in fields:
+        raise ConfigError(f"{field}.{key}: a source from mask takes `field` alone")
+    if chosen not in given:
+        raise ConfigError(f"{field}.field: {name!r} gives no {chosen!r}{near(chosen, given)}")
+    for group in student.groups:
+        if group not in groups:
+            raise ConfigError(f"{field}.mask: {name!r} masks no views {group!r}")
+    return Hidden(chosen, student.groups)
+
+
 def resolve(argument: Argument, scene: Scene, term: str, name: str) -> Any:
     """The value of an argument in a step."""
     if isinstance(argument, Remembered):
@@ -187,6 +227,9 @@ def resolve(argument: Argument, scene: Scene, term: str, name: str) -> Any:
                 f"{near(argument.name, found)}"
             )
         return found[argument.name]
+    if isinstance(argument, Hidden):
+        views = [jnp.moveaxis(scene.blocks[g][argument.field], 1, 0) for g in argument.groups]
+        return jnp.concatenate(views)
     if isinstance(argument, Ref):
         stack, _ = scene.stack(argument)
         return stack[0] if len(stack) == 1 else stack

@@ -33,7 +33,7 @@ def _encoder_of(name: str, config: Any, module: nn.Module) -> EncodeFn:
         params: PyTree, seen: Mapping[str, PyTree], extra: PyTree, batch: Batch
     ) -> Mapping[str, jax.Array]:
         net = params if name == "student" else seen[name]
-        size = config.evals.size or batch["image"].shape[1]
+        size = config.evals.size or batch["image"].shape[-2]
         x = views.evaluation_view(
             batch["image"], size=size, mean=config.data.mean, std=config.data.std
         )

@@ -1,10 +1,12 @@
 """Joint embedding: groups of views -> encoder -> projector (-> predictor), and terms on them.
 
-Four kinds of named entries carry the family: groups of views (`config.views`), networks
-(`config.encoder`, `config.student`), teachers (`config.teachers`) and terms (`config.losses`).
-A teacher sees the groups named by its field `views` (default "global" where there is such a
-group), with batch statistics of its own. A term may remember things across steps
-(`jaxssl.memories`).
+Named entries carry the family: groups of views (`config.views`), what is hidden of them
+(`config.masks`), networks (`config.encoder`, `config.student`), teachers (`config.teachers`),
+targets read off the views (`config.targets`) and terms (`config.losses`). A teacher sees the groups
+named by its field `views` (default "global" where there is such a group), whole, with batch
+statistics of its own. A term may remember things across steps (`jaxssl.memories`).
+
+A step: views, teachers and targets, masks (some of which read a teacher), the student, terms.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,13 +14,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
-from jaxssl import encoders, heads, teachers
+from jaxssl import encoders, heads, targets, teachers
 from jaxssl.errors import ConfigError, near
 from jaxssl.method import Aux, Batch, Info, Method, PyTree
 from jaxssl.methods import blocks, checks, encode, terms
-from jaxssl.methods.arguments import Known, Ref, Scene
-from jaxssl.methods.networks import DTYPES, Networks, head_place, order_heads
+from jaxssl.methods.arguments import INPUT, Known, Ref, Scene
+from jaxssl.methods.networks import DTYPES, Head, Networks, accepts, head_place, order_heads
 from jaxssl.naming import fold_name
 from jaxssl.state import example_batch
 
@@ -36,22 +39,34 @@ def build(config: Any, info: Info) -> Method:
     """
     options = _options(config)
     networks = _networks(config, options, DTYPES[config.train.precision], info)
-    made = blocks.Blocks(config, options, networks.encoder)
+    keyed = any("key" in accepts(head.module) for head in networks.heads.values())
+    made = blocks.Blocks(config, options, networks.encoder, info, keyed)
+    inputs_of = _targets(config)
 
     def init_networks(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree, Any]:
         plain, _ = made.plain(key, batch)
         x = plain[made.groups[0]]["x"]
-        return *networks.init(key, x[:, 0]), plain
+        return *networks.init(key, x[:, 0], x.shape[1]), plain
 
     named_teachers, sees, trains = _teachers(
         config, made.groups, info, lambda key: init_networks(key, example_batch(info))[0]
     )
-    outputs = ["pooled", "tokens", *(head.output for head in networks.heads.values())]
     known = Known(
-        made.ids, {"": made.groups, **sees}, outputs, tuple(info.shapes), tuple(networks.heads)
+        made.ids,
+        {"": made.groups, INPUT: made.groups, **sees},
+        networks.known(),
+        tuple(info.shapes),
+        tuple(networks.heads),
+        tuple(inputs_of),
+        {name: (hiding.fields, hiding.masks) for name, hiding in made.hidings.items()},
     )
     loss_terms = terms.parse(config.losses, info, known)
-    wanted, student_sees = _wanted(loss_terms, named_teachers, made.ids)
+    read_by_masks = [
+        known.ref(f"{hiding.reads}:{'+'.join(hiding.masks)}", f"masks.{name}.teacher")
+        for name, hiding in made.hidings.items()
+        if hiding.reads
+    ]
+    wanted, student_sees = _wanted(loss_terms, read_by_masks, named_teachers, made.ids)
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
         params, stats, plain = init_networks(key, batch)
@@ -62,8 +77,9 @@ def build(config: Any, info: Info) -> Method:
             inputs = {group: plain[group] for group in ref.groups}
             whole = networks._replace(microbatches=1)  # an example may be smaller than their number
             apply = lambda: whole.outputs(params, stats, inputs, [ref.output], False)[0]
-            rest = jax.eval_shape(apply)[ref.output][ref.groups[0]].shape[2:]
-            return (known.count(ref), info.global_batch, *rest)
+            found = jax.eval_shape(apply)[ref.output]
+            views = sum(stack.shape[1] for stack in found.values())
+            return (views, info.global_batch, *found[ref.groups[0]].shape[2:])
 
         memory = terms.init_memory(loss_terms, fold_name(key, "memory"), shape)
         return params, extra | ({"memory": memory} if memory else {})
@@ -87,7 +103,18 @@ def build(config: Any, info: Info) -> Method:
                 )
                 found = jax.lax.stop_gradient(found)
                 outputs |= {(name, output): stack for output, stack in found.items()}
-        inputs = made.for_student(key, batch, {group: plain[group] for group in student_sees})
+        for name in wanted[INPUT]:
+            target = inputs_of[name]
+            outputs[INPUT, name] = jax.lax.stop_gradient(
+                {group: target(block["x"], seen) for group, block in plain.items()}
+            )
+        inputs = made.for_student(
+            key,
+            batch,
+            {group: plain[group] for group in student_sees},
+            step,
+            lambda reads, group: outputs[_named(reads)][group],
+        )
         found, stats["student"] = networks.outputs(
             params, stats["student"], inputs, wanted[""], train=True
         )
@@ -95,7 +122,7 @@ def build(config: Any, info: Info) -> Method:
         apply_head = lambda name, x: networks.apply_head(name, params, stats["student"], x)
         memory = extra.get("memory", {})
         terms_key = fold_name(key, "terms")
-        scene = Scene(outputs, made.ids, batch, params, step, apply_head, memory, terms_key)
+        scene = Scene(outputs, made.ids, batch, params, step, apply_head, memory, terms_key, inputs)
         value, metrics, memory = terms.total(loss_terms, scene, context)
         after = {"batch_stats": stats} | ({"memory": memory} if memory else {})
         return value, Aux({**extra, **jax.lax.stop_gradient(after)}, metrics)
@@ -119,20 +146,66 @@ def _options(config: Any) -> dict[str, Any]:
 
 def _networks(config: Any, options: Mapping[str, Any], dtype: Any, info: Info) -> Networks:
     encoder = encoders.build(config.encoder.to_dict(), dtype=dtype)
-    modules = {}
-    for name in config.student:
+    made: dict[str, Head] = {}
+    # Heads that share the network of another come after it.
+    for name in sorted(config.student, key=lambda name: "shares" in config.student[name]):
         entry = config.student[name].to_dict()
         place = head_place(name, entry)
         field = f"student.{name}"
         fields = {k: v for k, v in entry.items() if k not in ("reads", "output")}
-        if fields.get("width") in COUNTED:
-            fields["width"] = _counted(fields["width"], info, field)
-        modules[name] = (heads.build(fields, dtype=dtype, field=field), *place)
-    if "encoder" in modules:
+        if "shares" in fields:
+            made[name] = Head(*_shared(fields, made, field, place))
+            continue
+        for count in ("width", "count"):
+            if fields.get(count) in COUNTED:
+                fields[count] = _counted(fields[count], info, field)
+        made[name] = Head(heads.build(fields, dtype=dtype, field=field), *place)
+    if "encoder" in made:
         raise ConfigError("student.encoder: the encoder is configured by `encoder`")
     return Networks(
-        encoder, order_heads(modules), options["batch_statistics"], config.train.microbatches
+        encoder, order_heads(made), options["batch_statistics"], config.train.microbatches
     )
+
+
+def _shared(
+    fields: dict[str, Any], made: Mapping[str, Head], field: str, place: tuple[str, str]
+) -> tuple[Any, str, str, str]:
+    """A head that applies the network of another head to another output."""
+    owner = fields.pop("shares")
+    owners = [name for name, head in made.items() if not head.shares]
+    if owner not in owners:
+        raise ConfigError(f"{field}.shares: no head {owner!r}{near(str(owner), owners)}")
+    for name in fields:
+        raise ConfigError(f"{field}.{name}: a head with `shares` takes reads and output alone")
+    return (made[owner].module, *place, owner)
+
+
+def _targets(config: Any) -> dict[str, Callable[[jax.Array, Mapping[str, PyTree]], jax.Array]]:
+    """name -> (views [B, V, ...], teachers) -> target [B, V, ...]."""
+    found: dict[str, Any] = {}
+    for name in config.targets:
+        field, data = f"targets.{name}", config.data
+        target = targets.build(
+            config.targets[name].to_dict(), mean=data.mean, std=data.std, field=field
+        )
+        if target.teacher and target.teacher not in config.teachers:
+            raise ConfigError(
+                f"{field}.teacher: no teacher {target.teacher!r}"
+                f"{near(target.teacher, config.teachers)}"
+            )
+
+        def of_views(x: jax.Array, seen: Mapping[str, PyTree], target: Any = target) -> jax.Array:
+            given = (seen[target.teacher],) if target.teacher else ()
+            made = target.fn(rearrange(x, "b v ... -> (b v) ..."), *given)
+            return rearrange(made, "(b v) ... -> b v ...", v=x.shape[1])
+
+        found[name] = of_views
+    return found
+
+
+def _named(reads: str) -> tuple[str, str]:
+    who, _, output = reads.partition("/")
+    return who, output
 
 
 def _counted(width: str, info: Info, field: str) -> int:
@@ -148,8 +221,8 @@ def _teachers(
     """The teachers; the groups of views that each sees; whether its batch norm trains."""
     built, sees, trains = {}, {}, {}
     for name in config.teachers:
-        if name == "student":
-            raise ConfigError("teachers.student: the name is taken by the student itself")
+        if name in ("student", INPUT):
+            raise ConfigError(f"teachers.{name}: the name is taken by the {name} itself")
         entry = config.teachers[name].to_dict()
         default = ("global",) if "global" in ids else ids
         sees[name] = tuple(entry.pop("views", default))
@@ -165,15 +238,18 @@ def _teachers(
 
 
 def _wanted(
-    loss_terms: list[terms.Term], named_teachers: Mapping[str, Any], ids: Mapping[str, Any]
+    loss_terms: list[terms.Term],
+    read_by_masks: list[Ref],
+    named_teachers: Mapping[str, Any],
+    ids: Mapping[str, Any],
 ) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     """Who -> the outputs that the terms read from it; and the groups that the student sees."""
     refs = [ref for term in loss_terms for ref in term.refs()]
     if all(ref.who for ref in refs):
         raise ConfigError("losses: no term reads the student")
     wanted = {
-        who: tuple(dict.fromkeys(ref.output for ref in refs if ref.who == who))
-        for who in ("", *named_teachers)
+        who: tuple(dict.fromkeys(ref.output for ref in refs + read_by_masks if ref.who == who))
+        for who in ("", *named_teachers, INPUT)
     }
     groups = {group for ref in refs if not ref.who for group in ref.groups}
     return wanted, tuple(group for group in ids if group in groups)

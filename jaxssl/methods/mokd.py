@@ -45,13 +45,14 @@ from jaxssl.heads.transformer_head import TransformerHead
 from jaxssl.memories import Seen, center
 from jaxssl.method import Aux, Batch, EncodeFn, Info, Method, Optimizer, PyTree, Teacher
 from jaxssl.methods import blocks, checks, encode
-from jaxssl.methods.networks import DTYPES, Networks, order_heads
+from jaxssl.methods.networks import DTYPES, Head, Networks, order_heads
 from jaxssl.naming import fold_name
 from jaxssl.param_groups import check_fields
 from jaxssl.schedules import Schedule
 from jaxssl.sharding import batch_sharded
 from jaxssl.state import example_batch
 from jaxssl.step import gradient_step
+from jaxssl.views import frequency
 
 OTHER = {"a": "b", "b": "a"}
 OPTIONS: Mapping[str, Any] = {
@@ -302,7 +303,7 @@ def _sides(config: Any, of_side: Mapping[str, Any], info: Info) -> dict[str, Sid
             if head not in config.student:
                 raise ConfigError(f"student.{head}: missing; mokd needs {', '.join(known)}")
             entry = config.student[head].to_dict()
-            made[place] = (heads.build(entry, dtype=dtype, field=f"student.{head}"), *ends)
+            made[place] = Head(heads.build(entry, dtype=dtype, field=f"student.{head}"), *ends)
         encoder = build_by_name(encoders, entries[name], fields[name], dtype=dtype)
         networks = Networks(encoder, order_heads(made), "all", config.train.microbatches)
         given = of_side[name]
@@ -310,7 +311,9 @@ def _sides(config: Any, of_side: Mapping[str, Any], info: Info) -> dict[str, Sid
             name,
             networks,
             _teacher(config, name, info),
-            blocks.Blocks(config, {**blocks.OPTIONS, "drop_path": given["drop_path"]}, encoder),
+            blocks.Blocks(
+                config, {**blocks.OPTIONS, "drop_path": given["drop_path"]}, encoder, info
+            ),
             *(
                 schedules.make(given[option], info.steps, f"method_options.{name}.{option}")
                 for option in ("cross_weight", "teacher_temperature")
@@ -338,7 +341,7 @@ def _check(config: Any, sides: Mapping[str, Side]) -> tuple[str, ...]:
         raise ConfigError(f"views.{LOCAL}: missing{near(LOCAL, ids)}")
     if sum(len(ids[group]) for group in wide) < 2:
         raise ConfigError(f"views: found the groups {tuple(ids)}, expected 2 views not {LOCAL!r}")
-    if len({config.views[group].size for group in wide}) > 1:
+    if len({frequency.side(config.views[group]) for group in wide}) > 1:
         raise ConfigError(f"views: groups {wide} differ in size, expected one size of global views")
     if config.losses:
         raise ConfigError(f"losses.{min(config.losses)}: mokd has its own terms, expected none")

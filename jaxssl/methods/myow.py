@@ -35,7 +35,7 @@ from jaxssl import durations, encoders, heads, losses, schedules, teachers, view
 from jaxssl.errors import ConfigError, near
 from jaxssl.method import Aux, Batch, Info, Method, PyTree, Teacher
 from jaxssl.methods import checks, encode
-from jaxssl.methods.networks import DTYPES, Networks, order_heads
+from jaxssl.methods.networks import DTYPES, Head, Networks, order_heads
 from jaxssl.naming import fold_name
 from jaxssl.schedules import Schedule
 from jaxssl.state import example_batch
@@ -193,7 +193,7 @@ def _networks(config: Any) -> Networks:
         if name not in config.student:
             raise ConfigError(f"student.{name}: missing; myow needs {', '.join(PLACES)}")
         fields = config.student[name].to_dict()
-        modules[name] = (heads.build(fields, dtype=dtype, field=f"student.{name}"), *place)
+        modules[name] = Head(heads.build(fields, dtype=dtype, field=f"student.{name}"), *place)
     encoder = encoders.build(config.encoder.to_dict(), dtype=dtype)
     return Networks(encoder, order_heads(modules), "view", config.train.microbatches)
 

@@ -4,7 +4,9 @@ A *block* is the part of a batch that passes a network together: one group of vi
 Blocks are merged as (b v), which keeps a batch-sharded array where it is.
 """
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -26,11 +28,22 @@ PLACES = {"projector": ("pooled", "projection"), "predictor": ("projection", "pr
 
 
 class Head(NamedTuple):
-    """A network on an output of another: `module` maps `reads` to `output`."""
+    """A network on an output of another: `module` maps `reads` to `output`.
+
+    With `shares` it is the network of that name, applied once more.
+    """
 
     module: nn.Module
     reads: str
     output: str
+    shares: str = ""
+
+
+def accepts(module: nn.Module) -> frozenset[str]:
+    """The fields of a block that a network takes beside `x`: its keyword arguments."""
+    parameters = inspect.signature(type(module).__call__).parameters.values()
+    named = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return frozenset(named - {"train", "capture"})
 
 
 class Networks(NamedTuple):
@@ -49,21 +62,47 @@ class Networks(NamedTuple):
     statistics: str = "all"
     microbatches: int = 1
 
-    def init(self, key: jax.Array, images: jax.Array) -> tuple[PyTree, PyTree]:
-        """(params, batch statistics) by network name; images [B, h, w, c]."""
+    def init(self, key: jax.Array, images: jax.Array, views: int = 1) -> tuple[PyTree, PyTree]:
+        """(params, batch statistics) by network name.
+
+        Args:
+          key: each network folds its name in.
+          images: [B, ..., C].
+          views: V, for heads that join the views of a sample.
+        """
         params, stats = {}, {}
 
-        def start(name: str, module: nn.Module, x: jax.Array) -> Any:
-            variables = module.init(fold_name(key, name), x, train=False)
-            params[name] = variables["params"]
+        def start(name: str, module: nn.Module, x: Any, **fields: Any) -> Any:
+            variables = module.init(fold_name(key, name), x, train=False, **fields)
+            if variables.get("params"):
+                params[name] = variables["params"]
             if "batch_stats" in variables:
                 stats[name] = variables["batch_stats"]
-            return module.apply(variables, x, train=False)
+            return module.apply(variables, x, train=False, **fields)
 
-        outputs = dict(start("encoder", self.encoder, images))
+        reads = [head.reads for head in self.heads.values()]
+        outputs = dict(start("encoder", self.encoder, images, **self._capture(reads)))
         for name, head in self.heads.items():
-            outputs[head.output] = start(name, head.module, outputs[head.reads])
+            x = outputs[head.reads]
+            if joins_views(head.module):
+                x = jnp.broadcast_to(x[:, None], (len(x), views, *x.shape[1:]))
+            if head.shares:
+                variables = _variables(head.shares, params, stats)
+                outputs[head.output] = head.module.apply(variables, x, train=False)
+            else:
+                outputs[head.output] = start(name, head.module, x)
         return params, stats
+
+    def known(self) -> tuple[str, ...]:
+        """The outputs that there are: the encoder's, some on request, and those of heads."""
+        on_request = getattr(self.encoder, "captures", ())
+        return ("pooled", "tokens", *on_request, *(head.output for head in self.heads.values()))
+
+    def _capture(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The argument that asks the encoder for those of `names` that it gives on request."""
+        known = getattr(self.encoder, "captures", ())
+        wanted = tuple(name for name in known if name in set(names))
+        return {"capture": wanted} if wanted else {}
 
     def needed(self, names: Sequence[str]) -> list[str]:
         """The heads, in order, that the outputs `names` rest on."""
@@ -97,24 +136,29 @@ class Networks(NamedTuple):
         groups = list(views)
         heads = self.needed(names)
         read_from_encoder = set(names) | {self.heads[h].reads for h in heads}
+        inputs = [_fields(self.encoder, views[g]["x"], views[g]) for g in groups]
+        for block in inputs:
+            if "tokens" in block:  # told which patches it sees, it needs no mask
+                block.pop("mask", None)
         blocks, stats = self._apply(
-            "encoder", self.encoder, params, stats, [views[g] for g in groups], train
+            "encoder", self.encoder, params, stats, inputs, train, self._capture(read_from_encoder)
         )
-        found: dict[str, list[jax.Array]] = {
+        found: dict[str, list[Any]] = {
             name: [block[name] for block in blocks] for name in read_from_encoder & set(blocks[0])
         }
         for name in heads:
             head = self.heads[name]
-            inputs = [{"x": x} for x in found[head.reads]]
-            found[head.output], stats = self._apply(name, head.module, params, stats, inputs, train)
-        full = {n: [x.astype(jnp.float32) for x in found[n]] for n in names}
+            inputs = [_fields(head.module, x, views[g]) for g, x in zip(groups, found[head.reads])]
+            owner = head.shares or name
+            found[head.output], stats = self._apply(
+                owner, head.module, params, stats, inputs, train
+            )
+        full = jax.tree.map(lambda x: x.astype(jnp.float32), {n: found[n] for n in names})
         return {n: dict(zip(groups, full[n])) for n in names}, stats
 
     def apply_head(self, name: str, params: PyTree, stats: PyTree, x: jax.Array) -> jax.Array:
         """One head on arrays [..., D] from elsewhere, with its running statistics."""
-        variables = {"params": params[name]}
-        if name in stats:
-            variables["batch_stats"] = stats[name]
+        variables = _variables(self.heads[name].shares or name, params, stats)
         out: Any = self.heads[name].module.apply(variables, x, train=False)
         return jnp.asarray(out, jnp.float32)
 
@@ -124,25 +168,28 @@ class Networks(NamedTuple):
         module: nn.Module,
         params: PyTree,
         stats: PyTree,
-        blocks: Sequence[Mapping[str, jax.Array]],
+        blocks: Sequence[Mapping[str, Any]],
         train: bool,
+        fixed: Mapping[str, Any] = MappingProxyType({}),
     ) -> tuple[list[Any], PyTree]:
         """One network on every block; blocks that share statistics pass it as one."""
-        counts = [block["x"].shape[1] for block in blocks]
+        counts = [jax.tree.leaves(block["x"])[0].shape[1] for block in blocks]
         mode = self.statistics if train and name in stats else "all"
-        if mode == "view":
+        if joins_views(module):
+            parts, mode = list(blocks), "group"
+        elif mode == "view":
             parts = [
                 jax.tree.map(lambda a, i=i: a[:, i : i + 1], block)
                 for block, count in zip(blocks, counts)
                 for i in range(count)
             ]
-        elif mode == "all" and len({_sample_shapes(block) for block in blocks}) == 1:
+        elif mode == "all" and all(_shapes(block) == _shapes(blocks[0]) for block in blocks):
             parts = [jax.tree.map(lambda *a: jnp.concatenate(a, 1), *blocks)]
         else:
             parts = list(blocks)
         done = []
         for part in parts:
-            out, stats = self._pass(name, module, params, stats, part, train)
+            out, stats = self._pass(name, module, params, stats, part, train, fixed)
             done.append(out)
         whole = done if len(done) == len(blocks) and mode != "view" else _regroup(done, counts)
         return whole, stats
@@ -155,21 +202,27 @@ class Networks(NamedTuple):
         stats: PyTree,
         block: PyTree,
         train: bool,
+        fixed: Mapping[str, Any],
     ) -> tuple[Any, PyTree]:
-        views = block["x"].shape[1]
+        views = jax.tree.leaves(block["x"])[0].shape[1]
         learns = train and name in stats
-        variables = {"params": params[name]}
-        if name in stats:
-            variables["batch_stats"] = stats[name]
+        variables = _variables(name, params, stats)
+        joins = joins_views(module)
 
         def apply(block: PyTree) -> Any:
-            fields = {k: rearrange(a, "b v ... -> (b v) ...") for k, a in block.items()}
+            if joins:  # [B, V, ...] as it is, and the fields of the first view
+                fields = {k: a if k == "x" else a[:, 0] for k, a in block.items()}
+            else:
+                merge = lambda a: rearrange(a, "b v ... -> (b v) ...")
+                fields = jax.tree.map(merge, dict(block))
             x = fields.pop("x")
+            fields |= fixed
             if learns:
                 out, new = module.apply(variables, x, train=True, mutable=["batch_stats"], **fields)
             else:
                 out, new = module.apply(variables, x, train=train, **fields), {}
-            out = jax.tree.map(lambda a: rearrange(a, "(b v) ... -> b v ...", v=views), out)
+            count = 1 if joins else views
+            out = jax.tree.map(lambda a: rearrange(a, "(b v) ... -> b v ...", v=count), out)
             return (out, new) if learns else out
 
         if not learns:
@@ -178,8 +231,24 @@ class Networks(NamedTuple):
         return batch_sharded(out), {**stats, name: new["batch_stats"]}
 
 
-def _sample_shapes(block: Mapping[str, jax.Array]) -> tuple[Any, ...]:
-    return tuple((name, block[name].shape[2:]) for name in sorted(block))
+def joins_views(module: nn.Module) -> bool:
+    """Whether a head sees all views of a sample at once, [B, V, D], and gives one output."""
+    return bool(getattr(module, "joins_views", False))
+
+
+def _variables(name: str, params: PyTree, stats: PyTree) -> dict[str, PyTree]:
+    """What a network is applied with; one without parameters has none."""
+    found = {"params": params[name]} if name in params else {}
+    return found | ({"batch_stats": stats[name]} if name in stats else {})
+
+
+def _fields(module: nn.Module, x: Any, block: Mapping[str, Any]) -> dict[str, Any]:
+    """What a network gets of a block: `x`, and the fields that it takes."""
+    return {"x": x} | {name: block[name] for name in sorted(accepts(module)) if name in block}
+
+
+def _shapes(block: Mapping[str, Any]) -> Any:
+    return jax.tree.map(lambda a: a.shape[2:], dict(block))
 
 
 def _regroup(parts: Sequence[Any], counts: Sequence[int]) -> list[Any]:
@@ -192,25 +261,25 @@ def _regroup(parts: Sequence[Any], counts: Sequence[int]) -> list[Any]:
     ]
 
 
-def order_heads(modules: Mapping[str, tuple[nn.Module, str, str]]) -> dict[str, Head]:
+def order_heads(heads: Mapping[str, Head]) -> dict[str, Head]:
     """Heads by name, each after the one that it reads; what nobody makes comes from the encoder.
 
     Raises:
       ConfigError: heads that read each other in a circle, or two with one output name.
     """
-    outputs = [output for _, _, output in modules.values()]
+    outputs = [head.output for head in heads.values()]
     for output in outputs:
         if outputs.count(output) > 1:
             raise ConfigError(f"student: two heads give {output!r}; set another `output`")
     ordered: dict[str, Head] = {}
-    waiting = dict(modules)
+    waiting = dict(heads)
     while waiting:
         made = {head.output for head in ordered.values()}
-        ready = [n for n, (_, reads, _) in waiting.items() if reads in made or reads not in outputs]
+        ready = [n for n, h in waiting.items() if h.reads in made or h.reads not in outputs]
         if not ready:
             raise ConfigError(f"student: the heads {sorted(waiting)} read each other in a circle")
         for name in ready:
-            ordered[name] = Head(*waiting.pop(name))
+            ordered[name] = waiting.pop(name)
     return ordered
 
 

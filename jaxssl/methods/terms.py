@@ -5,7 +5,8 @@
 
 `student` and `teacher` name outputs, "projection" or "ema/projection", of all the views that the
 network sees, or of some groups: "projection:global". The first is the loss's first argument, the
-second its second; a teacher of "projection" is the student itself. `pairs` says how views meet:
+second its second; a teacher of "projection" is the student itself, and "input/pixels" an entry of
+`config.targets`, made of the clean views (`jaxssl.targets`). `pairs` says how views meet:
 
   single     the mean over views of fn(z[v])
   all        fn(z) on the stack [V, B, D]
@@ -15,7 +16,8 @@ second its second; a teacher of "projection" is the student itself. `pairs` says
   same       the mean over u = v
 
 Every other field is an argument of the loss: a number, a schedule, or a source of
-`jaxssl.methods.arguments`. Arguments that the loss function names `key`, `step`, `num_global`,
+`jaxssl.methods.arguments`. Where views are taken one by one, what comes from a mask is each view's
+own. Arguments that the loss function names `key`, `step`, `num_global`,
 `directions`, `mix_weight` and `mix_order` come from the step. `target`, a memory, replaces what the
 teacher gives.
 """
@@ -59,6 +61,10 @@ class Term(NamedTuple):
         """The memories of this term by the name of their argument."""
         found = {k: v for k, v in self.arguments.items() if isinstance(v, Remembered)}
         return found | ({"target": self.target} if self.target else {})
+
+    def of_views(self) -> list[str]:
+        """The arguments that each view has of its own."""
+        return [k for k, v in self.arguments.items() if isinstance(v, arguments.Hidden)]
 
     def refs(self) -> list[Ref]:
         """Every output that the term reads."""
@@ -106,6 +112,7 @@ def _parse_term(name: str, entry: Mapping[str, Any], info: Info, known: Known) -
     if "directions" in parameters and num_slices < 1:
         raise ConfigError(f"{field}.num_slices: found {num_slices}; {fn_name} needs at least 1")
     free = [p for p in parameters[2 if teacher else 1 :] if p not in CONTEXT]
+    needed = [p for p in free if _has_no_default(fn, p)]
     if teacher:
         free.append("target")
     if parameters[0] in TARGET_FIRST:
@@ -115,11 +122,18 @@ def _parse_term(name: str, entry: Mapping[str, Any], info: Info, known: Known) -
         if argument not in free:
             raise ConfigError(f"{field}.{argument}: no such argument{near(argument, free)}")
         where = f"{field}.{argument}"
-        parsed[argument] = arguments.parse(value, where, info, known, teacher or student)
+        parsed[argument] = arguments.parse(value, where, info, known, teacher or student, student)
+    for argument in needed:
+        if argument not in parsed:
+            raise ConfigError(f"{field}.{argument}: missing; {fn_name} needs it")
     target = parsed.pop("target", None)
     if target is not None and not isinstance(target, Remembered):
         raise ConfigError(f"{field}.target: found {given['target']!r}, expected a memory")
     return Term(name, fn, student, teacher, pairs, weight, parsed, num_slices, target)
+
+
+def _has_no_default(fn: Callable[..., jax.Array], parameter: str) -> bool:
+    return inspect.signature(fn).parameters[parameter].default is inspect.Parameter.empty
 
 
 def _target_second(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -189,8 +203,9 @@ def _value(term: Term, scene: Scene, context: Mapping[str, Any]) -> jax.Array:
         )
     kwargs = {k: v for k, v in offered.items() if k in parameters}
     kwargs |= {k: arguments.resolve(v, scene, term.name, k) for k, v in term.arguments.items()}
+    by_view = {k: kwargs.pop(k)[: len(student)] for k in term.of_views()}
     if term.pairs == "single":
-        return losses.over_views(term.fn)(student, **kwargs)
+        return losses.over_views(term.fn)(student, by_view=by_view, **kwargs)
     inputs = [student]
     target_ids: tuple[int, ...] = ()
     if term.teacher:
@@ -199,7 +214,9 @@ def _value(term: Term, scene: Scene, context: Mapping[str, Any]) -> jax.Array:
             target = arguments.resolve(term.target, scene, term.name, "target")
         inputs.append(target)
     if term.pairs in PAIRINGS:
-        return losses.over_pairs(term.fn, term.pairs)(*inputs, student_ids, target_ids, **kwargs)
+        meet = losses.over_pairs(term.fn, term.pairs)
+        return meet(*inputs, student_ids, target_ids, by_view=by_view, **kwargs)
     if term.pairs == "samples":
         inputs = [jnp.moveaxis(x, 0, 1) for x in inputs]
-    return term.fn(*inputs, **kwargs)
+        by_view = {k: jnp.moveaxis(x, 0, 1) for k, x in by_view.items()}
+    return term.fn(*inputs, **kwargs, **by_view)

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxssl import optim, schedules
 from jaxssl.report import human
+from jaxssl.views import frequency
 
 Sections = list[tuple[str, Sequence[tuple[str, Any]]]]
 
@@ -66,10 +67,11 @@ def _half_life(decay: Any, info: Any) -> str:
 def _views(config: Any) -> list[tuple[str, Any]]:
     rows = []
     for name, group in config.views.items():
-        text = f"{group.count} x {group.size} px"
+        side = frequency.side(group)
+        text = f"{group.count} x {side} px"
         patch = config.encoder.get("patch", 0) if config.encoder.name == "vit" else 0
         if patch:
-            text += f", {(group.size // patch) ** 2} patches a view"
+            text += f", {(side // patch) ** 2} patches a view"
         rows.append((name, text))
     return rows
 

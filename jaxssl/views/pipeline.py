@@ -33,12 +33,15 @@ def build(
 ) -> MakeViews:
     """A function (key, batch) -> {group: [B, V, h, w, c]} that makes the random views of a batch.
 
+    Of clips or volumes [B, T, H, W, C] it makes [B, V, T, h, w, c]: every transform is drawn once
+    for a view and applied alike to all its frames or slices, but the pixels of noise to each anew.
+
     `views` maps the name of a group to `count` (its number of views V), `size` (their side in
     pixels) and its transforms, each a dict of the fields of its class in `transforms`; for flip,
     vertical_flip, grayscale, blur and solarize a number alone is the probability. A transform that
     is absent, or None, is off. The order is fixed: crop or pad_crop (without them the whole image
     is resized), flip, vertical_flip, affine and elastic (one warp), jitter, grayscale, blur,
-    solarize, noise, and last (x - mean) / std.
+    solarize, noise, low_frequency, and last (x - mean) / std.
 
     A view depends on nothing but the key, the sample's `index` and the view's number (`group_ids`),
     so neither its place in the batch, nor the device, nor the rest of the batch changes it. Each
@@ -51,7 +54,8 @@ def build(
       dtype: of the result; the work itself is in float32.
 
     Returns:
-      A function of the step's key and a batch with "image" uint8 [B, H, W, C] and "index" [B].
+      A function of the step's key and a batch with "image" uint8 [B, H, W, C] or [B, T, H, W, C],
+      and "index" [B].
 
     Raises:
       ConfigError: for an unknown transform or field, or a value out of range; when the function is
@@ -105,35 +109,53 @@ def evaluation_view(
 ) -> jax.Array:
     """The one view without randomness: uint8 [B, H, W, C] -> float32 [B, size, size, C].
 
-    Bilinear, antialiased resize of the whole image, exact where the size already fits; then
-    (x - mean) / std, both in units of [0, 1].
+    And of clips or volumes [B, T, H, W, C] -> [B, T, size, size, C]. Bilinear, antialiased resize
+    of the whole image, exact where the size already fits; then (x - mean) / std, both in units of
+    [0, 1].
     """
     _check_images(image, mean, std)
 
     def view(one: jax.Array) -> jax.Array:
         return colour.normalize(geometry.resize(colour.to_float(one), size), mean, std)
 
-    return jax.vmap(view)(image)
+    frames = image.reshape(-1, *image.shape[-3:])
+    return jax.vmap(view)(frames).reshape(*image.shape[:-3], size, size, image.shape[-1])
 
 
 def _make_view(group: Group, key: jax.Array, image: jax.Array) -> jax.Array:
-    """One view [size, size, c] of one float image, not yet normalised."""
+    """One view [size, size, c] of one float image, not yet normalised; or one of all frames."""
     transforms = dict(group.transforms)
     # A key depends on the name alone; folding all names at once compiles one hash, not one each.
     salts = np.array([zlib.crc32(name.encode()) for name in transforms], np.uint32)
     keys = dict(zip(transforms, jax.vmap(jax.random.fold_in, (None, 0))(key, salts)))
-    frame = "crop" if "crop" in transforms else "pad_crop"
-    if frame in transforms:
-        image = transforms.pop(frame)(keys[frame], image, group.size)
+    noise, low = (transforms.pop(name, None) for name in ("noise", "low_frequency"))
+
+    def of_frame(frame: jax.Array) -> jax.Array:
+        return _transform(transforms, keys, frame, group.size)
+
+    # The keys are the same for all frames, so are the draws; noise alone sees the whole clip.
+    image = of_frame(image) if image.ndim == 3 else jax.vmap(of_frame)(image)
+    image = noise(keys["noise"], image) if noise else image
+    return low(keys["low_frequency"], image) if low else image
+
+
+def _transform(
+    transforms: Mapping[str, Any], keys: Mapping[str, jax.Array], image: jax.Array, size: int
+) -> jax.Array:
+    """All transforms of one float image, in their order."""
+    rest = dict(transforms)
+    cut = "crop" if "crop" in rest else "pad_crop"
+    if cut in rest:
+        image = rest.pop(cut)(keys[cut], image, size)
     else:
-        image = geometry.resize(image, group.size)
-    affine, elastic = transforms.pop("affine", None), transforms.pop("elastic", None)
+        image = geometry.resize(image, size)
+    affine, elastic = rest.pop("affine", None), rest.pop("elastic", None)
     for name in ("flip", "vertical_flip"):
-        if name in transforms:
-            image = transforms.pop(name)(keys[name], image)
+        if name in rest:
+            image = rest.pop(name)(keys[name], image)
     if affine or elastic:
         image = _warp(affine, elastic, keys, image)
-    for name, transform in transforms.items():
+    for name, transform in rest.items():
         image = transform(keys[name], image)
     return image
 
@@ -202,9 +224,10 @@ def _number_views(groups: Mapping[str, Group]) -> dict[str, tuple[int, ...]]:
 def _check_images(
     images: jax.Array, mean: float | Sequence[float], std: float | Sequence[float]
 ) -> None:
-    if images.ndim != 4 or images.dtype != jnp.uint8:
+    if images.ndim not in (4, 5) or images.dtype != jnp.uint8:
         raise ConfigError(
-            f"image: found {images.dtype} {tuple(images.shape)}, expected uint8 [B, H, W, C]"
+            f"image: found {images.dtype} {tuple(images.shape)}, expected uint8 [B, H, W, C] "
+            "or [B, T, H, W, C]"
         )
     for name, value in (("mean", mean), ("std", std)):
         if np.size(value) not in (1, images.shape[-1]):

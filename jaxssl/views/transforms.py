@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.errors import ConfigError
-from jaxssl.views import colour, geometry
+from jaxssl.views import colour, frequency, geometry
 from jaxssl.views.fields import around, choice, count, interval, number, odd_or_zero, probability
 
 
@@ -258,6 +258,30 @@ class Noise:
         return colour.gaussian_noise(pixels, image, self.sigma * jax.random.uniform(strength))
 
 
+@dataclass(frozen=True)
+class LowFrequency:
+    """The lowest frequencies of a view alone, as a smaller view: `frequency.low_frequency_crop`.
+
+    It comes last. A constant stays the same constant, so that (x - mean) / std may follow it as
+    well as precede it.
+
+    Attributes:
+      size: side of the view that is left, in pixels, even; it has no default.
+    """
+
+    size: int = count(0, 0)
+
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """[h, w, c] -> [size, size, c]."""
+        most = min(image.shape[-3:-1])
+        if not 2 <= self.size <= most or self.size % 2:
+            raise ConfigError(
+                f"low_frequency.size: found {self.size}, expected an even number from 2 to {most},"
+                " the view's side"
+            )
+        return frequency.low_frequency_crop(image, self.size)
+
+
 TRANSFORMS: dict[str, type] = {
     "crop": Crop,
     "pad_crop": PadCrop,
@@ -270,5 +294,6 @@ TRANSFORMS: dict[str, type] = {
     "blur": Blur,
     "solarize": Solarize,
     "noise": Noise,
+    "low_frequency": LowFrequency,
 }
 """Name in a config -> transform, in the order of application."""

@@ -23,9 +23,9 @@ def images(side=16, seed=1):
     return np.float32(np.random.default_rng(seed).normal(size=(B, side, side, 3)))
 
 
-def init(net, side=16):
+def init(net, x=None):
     """Parameters, spread out so that no test passes because weights are nearly zero."""
-    make = lambda key: net.init(key, images(side), train=False)
+    make = lambda key: net.init(key, images() if x is None else x, train=False)
     shapes = jax.eval_shape(make, jax.random.key(0))
     leaves, tree = jax.tree.flatten(shapes)
     rng = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def base():
     """A ViT with everything in it, its parameters and its output."""
     net = vit(pool="cls_mean", registers=2, mask_token=True, layer_scale=0.5)
     params = init(net)
-    out = run(net, params, images(), capture=("layers", "class_layers", "attention"))
+    out = run(net, params, images(), capture=net.captures)
     return net, params, jax.tree.map(np.asarray, out)
 
 
@@ -62,12 +62,14 @@ def test_outputs(base):
     _, params, out = base
     assert out["pooled"].shape == (B, 2 * D)
     assert out["tokens"].shape == (B, T, D)
-    assert out["layers"].shape == (L, B, T, D)
-    assert out["class_layers"].shape == (L, B, D)
+    assert out["layers"].shape == (B, L, T, D)
+    assert out["class_layers"].shape == (B, L, D)
+    assert_close(out["last"][:, 0], out["class_layers"][:, -1], 0)
+    assert_close(out["last"][:, 1:], out["layers"][:, -1], 0)
     assert out["attention"].shape == (B, H, T + 3, T + 3)
     assert_close(out["attention"].sum(-1), np.ones((B, H, T + 3)))
     assert_close(out["pooled"][:, D:], out["tokens"].mean(1))
-    x, norm = out["layers"][-1], params["params"]["norm"]
+    x, norm = out["layers"][:, -1], params["params"]["norm"]
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
     assert_close(out["tokens"], x * norm["scale"] + norm["bias"], 1e-4)
 
@@ -108,7 +110,7 @@ def test_scan_equals_loop(base, remat):
     restacked = {"params": params["params"] | {"transformer": {"blocks": stacked}}}
     expected = jax.eval_shape(lambda k: scanned.init(k, images(), train=False), jax.random.key(0))
     assert jax.tree.map(jnp.shape, restacked) == jax.tree.map(jnp.shape, expected)
-    got = run(scanned, restacked, images(), capture=("layers", "class_layers", "attention"))
+    got = run(scanned, restacked, images(), capture=net.captures)
     jax.tree.map(assert_close, got, out)
     keep = np.array([[0, 1.0], [1.25, 0], [1.25, 1.25]])
     assert_close(
@@ -182,12 +184,27 @@ def test_keep_scales(base):
     run_keep = lambda keep: run(net, params, images(), keep=keep, capture=("layers",))
     assert_close(run_keep(np.ones((B, L)))["tokens"], out["tokens"])
     dropped = run_keep(np.zeros((B, L)))["layers"]
-    assert_close(dropped[0], dropped[1], 0)
+    assert_close(dropped[:, 0], dropped[:, 1], 0)
     mixed = run_keep(np.array([[1.0, 0], [1, 1], [0, 0]]))["layers"]
-    assert_close(mixed[1, 0], mixed[0, 0], 0)  # sample 0 skips block 1
+    assert_close(mixed[0, 1], mixed[0, 0], 0)  # sample 0 skips block 1
     assert_close(mixed[0, 0], out["layers"][0, 0])
-    assert_close(mixed[:, 1], out["layers"][:, 1])
-    assert_close(mixed[:, 2], dropped[:, 2])
+    assert_close(mixed[1], out["layers"][1])
+    assert_close(mixed[2], dropped[2])
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_no_blocks_leave_the_patch_embedding(scan):
+    net = vit(depth=0, pool="mean", scan=scan)
+    params = init(net)
+    assert set(params["params"]) == {"patch_embedding", "position_embedding", "norm"}
+    out = run(net, params, images(), capture=("last", "layers"))
+    linear = params["params"]["patch_embedding"]
+    patches = images().reshape(B, 4, 4, 4, 4, 3).swapaxes(2, 3).reshape(B, T, 48)
+    expected = patches @ linear["kernel"] + linear["bias"]
+    assert_close(out["last"], expected + params["params"]["position_embedding"], 1e-4)
+    assert out["layers"].shape == (B, 0, T, D) and net.drop_depth == 0
+    with pytest.raises(ConfigError, match=r"encoder\.depth: found 0, .* for attention"):
+        run(net, params, images(), capture=("attention",))
 
 
 def test_layer_scale_starts_at_its_value():
@@ -258,3 +275,120 @@ def test_calls_that_cannot_work(side, kwargs, message):
         jax.eval_shape(
             lambda k: net.init(k, images(side), train=False, **kwargs), jax.random.key(0)
         )
+
+
+VIDEO = {"frames": 4, "tubelet": 2, "mask_token": True}
+TT = 2 * T  # two steps of time
+
+
+def clips(frames=4, seed=2):
+    return np.float32(np.random.default_rng(seed).normal(size=(B, frames, 16, 16, 3)))
+
+
+@pytest.fixture(scope="module")
+def video():
+    """A ViT over boxes of 2 frames, its parameters and its output."""
+    net = vit(pool="cls_mean", registers=1, **VIDEO)
+    params = init(net, clips())
+    return net, params, run(net, params, clips(), capture=net.captures)
+
+
+def test_video_outputs(video):
+    _, params, out = video
+    assert out["pooled"].shape == (B, 2 * D) and out["tokens"].shape == (B, TT, D)
+    assert out["layers"].shape == (B, L, TT, D) and out["last"].shape == (B, 1 + TT, D)
+    assert out["attention"].shape == (B, H, TT + 2, TT + 2)
+    own = params["params"]
+    assert own["position_embedding"].shape == (1 + T, D)  # as of images: they can start it
+    assert own["temporal_embedding"].shape == (2, D)
+    assert own["patch_embedding"]["kernel"].shape == (2 * 4 * 4 * 3, D)
+
+
+def test_boxes_are_ordered_by_time_then_row_then_column():
+    net = vit(depth=0, pool="mean", frames=4, tubelet=2)
+    params = init(net, clips())
+    out = run(net, params, clips(), capture=("last",))["last"].reshape(B, 2, 4, 4, D)
+    own = params["params"]
+    box = clips()[:, 2:4, 4:8, 12:16].reshape(B, -1)  # time 1, row 1, column 3
+    place = own["temporal_embedding"][1] + own["position_embedding"][1 * 4 + 3]
+    kernel, bias = own["patch_embedding"]["kernel"], own["patch_embedding"]["bias"]
+    assert_close(out[:, 1, 1, 3], box @ kernel + bias + place, 1e-4)
+
+
+@pytest.mark.parametrize("posemb", ["learned", "sincos2d"])
+def test_a_clip_of_one_frame_is_its_image(posemb):
+    net = vit(posemb=posemb)
+    params = init(net)
+    still = run(net, params, images())
+    moving = run(vit(posemb=posemb, frames=1, tubelet=1), params, images()[:, None])
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), moving, still)
+
+
+def test_all_boxes_kept_equals_none_and_dropped_ones_are_not_seen(video):
+    net, params, out = video
+    every = np.tile(np.arange(TT), (B, 1))
+    got = run(net, params, clips(), tokens=every)
+    assert_close(got["tokens"], out["tokens"], 1e-4)
+    assert_close(got["pooled"], out["pooled"], 1e-4)
+    second = np.tile(np.arange(T, TT), (B, 1))  # the second step of time
+    kept = run(net, params, clips(), tokens=second)
+    changed = clips()
+    changed[:, :2] += 9
+    assert kept["tokens"].shape == (B, T, D)
+    assert_close(run(net, params, changed, tokens=second)["pooled"], kept["pooled"])
+    mask = np.tile(np.arange(TT) < T, (B, 1))
+    hidden = run(net, params, clips(), mask=mask)
+    assert_close(run(net, params, changed, mask=mask)["tokens"], hidden["tokens"])
+    assert np.abs(hidden["tokens"] - out["tokens"]).max() > 0.1
+
+
+def test_time_and_its_positions_reversed_change_the_order_alone(video):
+    _, params, _ = video
+    net = vit(pool="cls_mean", registers=1, mask_token=True, frames=2)
+    own = params["params"]
+    half = own["patch_embedding"] | {"kernel": own["patch_embedding"]["kernel"][:48]}
+    params = {"params": own | {"patch_embedding": half}}
+    back = own | {"patch_embedding": half, "temporal_embedding": own["temporal_embedding"][::-1]}
+    forth = run(net, params, clips(2))
+    got = run(net, {"params": back}, clips(2)[:, ::-1])
+    assert_close(got["pooled"], forth["pooled"], 1e-4)
+    swapped = forth["tokens"].reshape(B, 2, T, D)[:, ::-1].reshape(B, TT, D)
+    assert_close(got["tokens"], swapped, 1e-4)
+
+
+@pytest.mark.parametrize("posemb", ["learned", "sincos3d"])
+def test_clips_of_another_height_and_width(posemb):
+    net = vit(depth=1, posemb=posemb, frames=2)
+    make = lambda key, x: net.init_with_output(key, x, train=False)
+    assert jax.eval_shape(make, jax.random.key(0), np.ones((1, 2, 8, 24, 3)))[0][
+        "tokens"
+    ].shape == (1, 24, D)
+    with pytest.raises(ConfigError, match=r"expected \[B, 2, H, W, C\]"):
+        jax.eval_shape(make, jax.random.key(0), np.ones((1, 4, 16, 16, 3)))
+    with pytest.raises(ConfigError, match=r"found images of shape \(1, 16, 16, 3\)"):
+        jax.eval_shape(make, jax.random.key(0), np.ones((1, 16, 16, 3)))
+
+
+def test_sincos3d_formula():
+    table = positions.sincos3d(14, (2, 3, 4), (2, 3, 4)).reshape(2, 3, 4, 14)
+    x, y, z, f = 3, 2, 1, np.array([1.0, 0.01])
+    waves = [wave(place * f) for place in (x, y, z) for wave in (np.sin, np.cos)]
+    assert_close(table[z, y, x], np.concatenate([*waves, [0, 0]]))
+    half = positions.sincos3d(14, (2, 4, 4), (2, 2, 2)).reshape(2, 2, 2, 14)
+    assert_close(half[1, 0, 1, :2], np.sin(2.5 * f))  # columns closer, time as it was
+    assert_close(half[1, 0, 1, 8:10], np.sin(1.0 * f))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"frames": 3, "tubelet": 2}, "encoder.tubelet: found 2, expected a divisor of frames = 3"),
+        ({"frames": 0}, "encoder.frames: .*positive integer"),
+        ({"frames": 2, "posemb": "sincos2d"}, "encoder.posemb: .*'sincos3d' for frames = 2"),
+        ({"posemb": "sincos3d"}, "encoder.posemb: .*'sincos2d' for frames = 1"),
+        ({"depth": -1}, "encoder.depth: found -1, expected a whole number >= 0"),
+    ],
+)
+def test_fields_that_do_not_fit(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        vit(**fields)

@@ -44,6 +44,61 @@ def test_ibot_counts_masked_patches_alone():
     np.testing.assert_allclose(loss(scores, mask), both / 2, rtol=1e-5)
 
 
+balanced = jax.jit(lambda rows: losses.sinkhorn(rows, epsilon=0.04, iterations=3))
+
+
+def masked_scores():
+    mask = np.random.default_rng(5).random((8, 6)) < 0.4
+    mask[3] = False  # an image without masked patches
+    return normal(6, 8, 6, 4), normal(7, 8, 6, 4), mask
+
+
+def test_sinkhorn_dino_balances_the_rows_of_all_teacher_views_together():
+    student, teacher = normal(0, 3, 8, 4), normal(1, 2, 8, 4)
+    codes = np.asarray(balanced(teacher.reshape(16, 4))).reshape(2, 8, 4)
+    logs = np.asarray(jax.nn.log_softmax(student / 0.1))
+    loss = jax.jit(jax.value_and_grad(losses.sinkhorn_dino, argnums=(0, 1)))
+    value, grads = loss(student, teacher)
+    pairs = [(a, v) for a in range(2) for v in range(3) if v != a]
+    expected = np.mean([-(codes[a] * logs[v]).sum(-1).mean() for a, v in pairs])
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert np.any(grads[0]) and not np.any(grads[1])
+
+
+def test_sinkhorn_ibot_balances_the_masked_patches_of_the_batch():
+    student, teacher, mask = masked_scores()
+    codes = np.zeros_like(teacher)
+    codes[mask] = balanced(teacher[mask])
+    each = -(codes * np.asarray(jax.nn.log_softmax(student / 0.1))).sum(-1) * mask
+    expected = (each.sum(1) / np.maximum(mask.sum(1), 1)).mean()
+    np.testing.assert_allclose(
+        jax.jit(losses.sinkhorn_ibot)(student, teacher, mask), expected, rtol=1e-5
+    )
+
+
+def test_sinkhorn_ibot_counts_masked_patches_alone():
+    student, teacher, mask = masked_scores()
+    value_and_grads = jax.jit(jax.value_and_grad(losses.sinkhorn_ibot, argnums=(0, 1)))
+    value, (grad, to_teacher) = value_and_grads(student, teacher, mask)
+    assert not np.any(grad[~mask]) and np.all(np.abs(grad[mask]).sum(-1) > 0)
+    assert not np.any(to_teacher)
+    other = np.where(mask[..., None], teacher, np.inf)
+    assert value_and_grads(student, other, mask)[0] == value
+    none, grads = value_and_grads(student, teacher, mask & False)
+    assert none == 0 and not np.any(grads[0])
+
+
+def test_balanced_codes_undo_what_all_rows_prefer():
+    _, teacher, mask = masked_scores()
+    student = np.broadcast_to(np.float32([0.1, 0, 0, 0]), teacher.shape)  # likes the first one
+    preferred = teacher + np.float32([3, 0, 0, 0])
+    soft = dict(teacher_temperature=1.0)
+    balanced = jax.jit(lambda g: losses.sinkhorn_ibot(student, g, mask, **soft))
+    np.testing.assert_allclose(balanced(preferred), balanced(teacher), rtol=1e-4)
+    centered = jax.jit(lambda g: losses.ibot(student, g, mask, center=jnp.zeros(4), **soft))
+    assert abs(centered(preferred) / centered(teacher) - 1) > 0.1
+
+
 def test_msn_sharpens_its_targets():
     q = np.eye(2, dtype=np.float32)
     # The angle at which softmax of the two cosines is [.6, .4]; sharpened, [.835052, .164948].
@@ -102,7 +157,10 @@ def test_devices():
     golden.check_devices(losses.koleo, [normal(4, 32, 8)], [0])
     mask = np.random.default_rng(5).random((16, 6)) < 0.5
     ibot = lambda s, t, c, m: losses.ibot(s, t, m, center=c)
-    golden.check_devices(ibot, [normal(6, 16, 6, 8), normal(7, 16, 6, 8), center, mask], [0] * 4)
+    scores = [normal(6, 16, 6, 8), normal(7, 16, 6, 8)]
+    golden.check_devices(ibot, [*scores, center, mask], [0] * 4)
+    golden.check_devices(losses.sinkhorn_ibot, [*scores, mask], [0] * 3)
+    golden.check_devices(losses.sinkhorn_dino, [student, teacher], [1, 1])
 
 
 @pytest.mark.parametrize(
@@ -113,6 +171,8 @@ def test_devices():
         (lambda: losses.msn(jnp.ones((2, 4, 2)), jnp.ones((2, 4, 2)), jnp.ones((3, 2))), "targets"),
         (lambda: losses.msn(jnp.ones((5, 2)), jnp.ones((4, 2)), jnp.ones((3, 2))), "anchors"),
         (lambda: losses.koleo(jnp.ones((1, 2))), "z: found 1 sample"),
+        (lambda: losses.sinkhorn_dino(jnp.ones((1, 4, 2)), jnp.ones((1, 4, 2))), "student: found"),
+        (lambda: losses.sinkhorn_dino(*[jnp.ones((2, 4, 2))] * 2, iterations=0), "iterations"),
     ],
 )
 def test_errors_name_the_argument(call, text):

@@ -129,7 +129,7 @@ def test_msn_learns_prototypes_and_encoder_from_anchors_alone():
         size = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads[name]))
         assert size > 0, name
     with config.unlocked():
-        config.method_options.drop_tokens = {"anchor": 0.5}
+        config.masks.dropped.ratio = 0.5
     assert abs(float(first_step(config)[0](0)[0] - value)) > 1e-4
 
 
