@@ -101,7 +101,7 @@ def skeleton() -> ConfigDict:
         bank=0,  # training samples used, 0 is all
         test=0,
         calibration_batches=20,  # batches that settle the random init's batch statistics
-        **{name: protocol.resolve(name, {}) for name in ("knn", "linear", "fewshot")},
+        **{name: protocol.resolve(name, {}) for name in ("knn", "linear", "fewshot", "pretext")},
     )
     config.checkpoint = dict(every_steps=0, keep=2)  # 0: only at the end and when stopped
     config.mesh = dict(

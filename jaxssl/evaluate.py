@@ -2,17 +2,18 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxssl import data, evals
 from jaxssl.errors import ConfigError, near
 from jaxssl.evals import diagnostics, protocol
-from jaxssl.evals.features import Features, extract, raw_input
+from jaxssl.evals.features import Features, extract, raw_input, to_host
 from jaxssl.program import Program
 from jaxssl.report.report import Samples
 from jaxssl.report.writers import read_json, write_json
@@ -42,7 +43,15 @@ class Evaluator:
         self.program = program
         self.config = program.config.evals
         evals.validate(self.config)
-        self.active = bool(evals.settings(self.config)) and program.info.num_classes > 1
+        settings = evals.settings(self.config)
+        # Of the method's own task, which needs no labels.
+        self._own = {
+            name: fields
+            for name, fields in settings.items()
+            if hasattr(protocol.evaluator(name), "measure") and program.method.pretext
+        }
+        of_features = [n for n in settings if hasattr(protocol.evaluator(n), "evaluate")]
+        self.active = bool(of_features) and program.info.num_classes > 1
         encoders = program.method.encoders
         self.encoder = self.config.encoder or next(iter(encoders))
         if self.encoder not in encoders:
@@ -52,16 +61,21 @@ class Evaluator:
         self._controls: Results | None = None
         self._last_banks: Banks | None = None
         self._encode = jax.jit(self._features)
-        self._test = data.load(program.config.data, "test") if self.active else None
+        held_out = self.active or bool(self._own)
+        self._test = data.load(program.config.data, "test") if held_out else None
 
     def __call__(self, state: State) -> Results:
         """{"knn/accuracy": {"trained": x, "random_init": y, "raw_input": z}, ...}."""
+        results: Results = {}
+        for name, fields in self._own.items():
+            measure = protocol.evaluator(name).measure
+            results |= measure(self.program, state, self._test, **fields)
         if not self.active:
-            return {}
+            return results
         controls = self.controls()
         self._last_banks = self.banks(state)
         found = self._run({"trained": self._last_banks})
-        return {name: {**values, **controls[name]} for name, values in found.items()}
+        return {name: {**values, **controls[name]} for name, values in found.items()} | results
 
     def banks(self, state: State) -> Banks:
         """The features (train, test) of `state`'s encoder."""
@@ -109,7 +123,7 @@ class Evaluator:
 
     def samples(self, state: State, count: int) -> Samples | None:
         """Held-out images and training images with the features of the last evaluation."""
-        if self._test is None or not count:
+        if self._test is None or not self.active or not count:
             return None
         train, test = self._last_banks or self.banks(state)
         source, held_out = self.program.source, self._test
@@ -124,6 +138,23 @@ class Evaluator:
             bank_features=train.x[bank],
             label_names=source.label_names,
         )
+
+    def pictures(self, state: State, count: int = 10) -> dict[str, tuple[Sequence[str], NDArray]]:
+        """title -> (captions, uint8 [n, K, h, w, C]) of held-out samples."""
+        program, batch = self.program, self.program.info.global_batch
+        if self._test is None or batch > len(self._test):
+            return {}
+        rows, found = next(program.batches(0, self._test)), {}
+        for title, (captions, make) in program.method.pictures.items():
+
+            def draw(state: State, rows: Any, make: Any = make) -> jax.Array:
+                seen, key = self._seen(state), jax.random.key(0)
+                images: jax.Array = make(state.params, seen, state.extra, rows, key, state.step)
+                return jnp.round(255 * images[:count]).astype(jnp.uint8)
+
+            with jax.set_mesh(program.mesh):
+                found[title] = captions, np.asarray(to_host(jax.jit(draw)(state, rows)))
+        return found
 
     def protocols(self) -> dict[str, str]:
         """Evaluator -> its protocol id."""

@@ -37,14 +37,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def spread(values: Sequence[float], scale: float = 100) -> str:
+def spread(values: Sequence[float], scale: float = 100, digits: int = 1) -> str:
     """The mean over seeds, and their sample standard deviation where there are several.
 
     >>> spread([0.5]), spread([0.4, 0.6]), spread([12.0], scale=1)
     ('50.0', '50.0 ± 14.1', '12.0')
     """
-    mean = f"{scale * statistics.fmean(values):.1f}"
-    return f"{mean} ± {scale * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+    mean = f"{scale * statistics.fmean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {scale * statistics.stdev(values):.{digits}f}"
 
 
 def count(n: int, what: str) -> str:

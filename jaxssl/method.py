@@ -95,6 +95,18 @@ class Ops(NamedTuple):
 StepRule = Callable[[Ops, Any, Batch], tuple[Any, Mapping[str, jax.Array]]]
 
 
+class Pictures(NamedTuple):
+    """Rows of pictures for the report.
+
+    Attributes:
+      captions: of the K pictures of a sample.
+      make: (params, teachers, extra, batch, key, step) -> [B, K, h, w, C] in [0, 1].
+    """
+
+    captions: tuple[str, ...]
+    make: Callable[..., jax.Array]
+
+
 class Method(NamedTuple):
     """A self-supervised or teacher-student method, as pure functions.
 
@@ -106,6 +118,9 @@ class Method(NamedTuple):
       teachers: name -> Teacher.
       step: the step rule; None means one gradient step.
       optimizers: name -> Optimizer; {} means `config.optimizer` on everything, as "main".
+      pretext: (params, teachers, extra, batch, key, step) -> {term: (its error, that of the best
+        constant)}, in evaluation mode; None where nothing hidden is predicted.
+      pictures: title -> `Pictures`, in evaluation mode.
     """
 
     init: Callable[[jax.Array, Batch], tuple[PyTree, PyTree]]
@@ -114,3 +129,5 @@ class Method(NamedTuple):
     teachers: Mapping[str, Teacher] = {}
     step: StepRule | None = None
     optimizers: Mapping[str, Optimizer] = {}
+    pretext: Callable[..., Mapping[str, tuple[jax.Array, jax.Array]]] | None = None
+    pictures: Mapping[str, Pictures] = {}

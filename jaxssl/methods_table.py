@@ -31,7 +31,8 @@ from jaxssl.markdown import count, filled, spread, table
 from jaxssl.report.writers import read_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-CONTROLS = ("random_init", "raw_input")
+CONTROLS = ("random_init", "raw_input", "constant")
+ERRORS = "pretext/"  # metrics that begin with this are errors: less is better, and no shares
 # What may differ between two runs of one measurement: nothing here is part of what is measured.
 IRRELEVANT = (
     *("name", "preset", "train.seed", "mesh.", "checkpoint.", "report.", "data.path"),
@@ -193,7 +194,7 @@ def _collected(
             if evals[0][metric].get(kind) is not None
         }
         for metric, entry in evals[0].items()
-        if entry.get("better", "higher") == "higher"
+        if entry.get("better", "higher") is not None
     }
 
 
@@ -257,7 +258,8 @@ def verdict(result: Mapping[str, Any]) -> str:
     for metric, entry in result["evals"].items():
         for control in CONTROLS:
             pairs = zip(entry["trained"], entry.get(control, ()))
-            if not all(trained > rival for trained, rival in pairs):
+            sign = -1 if metric.startswith(ERRORS) else 1
+            if not all(sign * trained > sign * rival for trained, rival in pairs):
                 lost.append(f"{control.replace('_', ' ')} on {metric}")
     seeds = count(len(result["seeds"]), "seed")
     if not lost:
@@ -274,9 +276,13 @@ def numbers(measured: Sequence[Mapping[str, Any]]) -> str:
         name = " ".join((f"{r['experiment']}:{r['preset']}", *_overrides(r["changes"], prefix="")))
         for metric, entry in r["evals"].items():
             trained = statistics.fmean(entry["trained"])
-            cells = [spread(entry["trained"])]
+            error = metric.startswith(ERRORS)
+            cells = [spread(entry["trained"], 1 if error else 100, 3 if error else 1)]
             for control in CONTROLS:
-                if control in entry:
+                if control in entry and error:
+                    ratio = trained / statistics.fmean(entry[control])
+                    cells.append(f"{spread(entry[control], 1, 3)} (x {ratio:.2f})")
+                elif control in entry:
                     gain = 100 * (trained - statistics.fmean(entry[control]))
                     cells.append(f"{spread(entry[control])} ({gain:+.1f})")
                 else:
@@ -284,7 +290,10 @@ def numbers(measured: Sequence[Mapping[str, Any]]) -> str:
             rows.append((f"`{name}`", metric, *cells, str(len(r["seeds"]))))
         seconds = f"{statistics.fmean(r['seconds']):.0f} s of training for each seed"
         commands.append(f"- `{name}`: {seconds} on {r['machine']}\n\n  `{command(r)}`")
-    head = ("run", "metric", "trained", "random init (gain)", "raw input (gain)", "seeds")
+    head = (
+        *("run", "metric", "trained", "random init (gain)", "raw input (gain)"),
+        *("best constant (ratio)", "seeds"),
+    )
     return "\n\n".join((table(head, rows), *commands))
 
 

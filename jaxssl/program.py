@@ -95,10 +95,17 @@ class Program:
             )
             return step.lower(self.abstract_state(), self.abstract_batch()).compile()
 
-    def batches(self, start: int) -> Iterator[Mapping[str, jax.Array]]:
-        """The global batches of the steps start, start + 1, ..., on the devices, one ahead."""
+    def batches(
+        self, start: int, source: data.Source | None = None
+    ) -> Iterator[Mapping[str, jax.Array]]:
+        """The global batches of the steps start, start + 1, ..., on the devices, one ahead.
+
+        Args:
+          start: the first step.
+          source: of the samples, where they are not the training split's.
+        """
         rows = pipeline.batches(
-            self.source,
+            source or self.source,
             seed=self.config.train.seed,
             global_batch=self.info.global_batch,
             start=start,

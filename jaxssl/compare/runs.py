@@ -25,7 +25,7 @@ from jaxssl.report import human
 from jaxssl.report.writers import read_json
 
 METRICS = {"knn": "knn/accuracy", "linear": "linear/accuracy", "rankme": "features/rankme"}
-KINDS = ("trained", *methods_table.CONTROLS)
+KINDS = ("trained", "random_init", "raw_input")
 
 
 class Run(NamedTuple):

@@ -1,7 +1,9 @@
 """Evaluations of frozen features, each beside its controls.
 
-An evaluator is a module of this package with `evaluate(train, test, *, num_classes, **fields)`
-and `PROTOCOL`, its default fields; it is found by its name, so adding a file adds an evaluator.
+An evaluator is a module of this package with `PROTOCOL`, its default fields, and
+`evaluate(train, test, *, num_classes, **fields)`, of features and labels, or
+`measure(program, state, source, **fields)`, of the method's own task on held-out samples. It is
+found by its name, so adding a file adds an evaluator.
 """
 
 from collections.abc import Mapping
@@ -55,7 +57,7 @@ def run(
     features: Mapping[str, tuple[Features, Features]],
     num_classes: int,
 ) -> dict[str, dict[str, float]]:
-    """Runs every evaluator on every feature set.
+    """Runs every evaluator of features on every feature set.
 
     Args:
       evals: the config's `evals`.
@@ -74,7 +76,9 @@ def run(
             _check_bank(name, bank, num_classes)
     results: dict[str, dict[str, float]] = {}
     for name, fields in settings(evals).items():
-        evaluate = protocol.evaluator(name).evaluate
+        evaluate = getattr(protocol.evaluator(name), "evaluate", None)
+        if evaluate is None:
+            continue
         for kind, (train, test) in features.items():
             values = evaluate(train, test, num_classes=num_classes, **fields)
             for metric, value in values.items():

@@ -63,7 +63,11 @@ def protocol_id(name: str, fields: Mapping[str, Any]) -> str:
 def _checked(field: str, value: Any, default: Any) -> Any:
     """The value in the type of its default."""
     least = 0 if field.endswith(".seed") else 1
-    if isinstance(default, tuple):
+    if default == ():
+        if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+            return tuple(value)
+        expected = "a tuple of names"
+    elif isinstance(default, tuple):
         if isinstance(value, list | tuple) and value and all(_whole(v, 1) for v in value):
             return tuple(int(v) for v in value)
         expected = "a tuple of whole numbers above zero"

@@ -18,8 +18,8 @@ from einops import rearrange
 
 from jaxssl import encoders, heads, targets, teachers
 from jaxssl.errors import ConfigError, near
-from jaxssl.method import Aux, Batch, Info, Method, PyTree
-from jaxssl.methods import blocks, checks, encode, terms
+from jaxssl.method import Aux, Batch, Info, Method, Pictures, PyTree
+from jaxssl.methods import blocks, checks, encode, pictures, terms
 from jaxssl.methods.arguments import INPUT, Known, Ref, Scene
 from jaxssl.methods.networks import DTYPES, Head, Networks, accepts, head_place, order_heads
 from jaxssl.naming import fold_name
@@ -66,6 +66,7 @@ def build(config: Any, info: Info) -> Method:
         for name, hiding in made.hidings.items()
         if hiding.reads
     ]
+    judged = _judged(loss_terms, config)
     wanted, student_sees = _wanted(loss_terms, read_by_masks, named_teachers, made.ids)
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
@@ -84,14 +85,16 @@ def build(config: Any, info: Info) -> Method:
         memory = terms.init_memory(loss_terms, fold_name(key, "memory"), shape)
         return params, extra | ({"memory": memory} if memory else {})
 
-    def loss(
+    def look(
         params: PyTree,
         seen: Mapping[str, PyTree],
         extra: PyTree,
         batch: Batch,
         key: jax.Array,
         step: jax.Array,
-    ) -> tuple[jax.Array, Aux]:
+        train: bool,
+    ) -> tuple[Scene, dict[str, jax.Array], PyTree]:
+        """What the terms see, what they are told beside, and the next batch statistics."""
         plain, context = made.plain(key, batch)
         stats = dict(extra["batch_stats"])
         outputs: dict[tuple[str, str], Any] = {}
@@ -99,7 +102,7 @@ def build(config: Any, info: Info) -> Method:
             if wanted[name]:
                 inputs = {group: plain[group] for group in sees[name]}
                 found, stats[name] = networks.outputs(
-                    teacher_params, stats[name], inputs, wanted[name], trains[name]
+                    teacher_params, stats[name], inputs, wanted[name], train and trains[name]
                 )
                 found = jax.lax.stop_gradient(found)
                 outputs |= {(name, output): stack for output, stack in found.items()}
@@ -116,19 +119,76 @@ def build(config: Any, info: Info) -> Method:
             lambda reads, group: outputs[_named(reads)][group],
         )
         found, stats["student"] = networks.outputs(
-            params, stats["student"], inputs, wanted[""], train=True
+            params, stats["student"], inputs, wanted[""], train
         )
         outputs |= {("", output): stack for output, stack in found.items()}
         apply_head = lambda name, x: networks.apply_head(name, params, stats["student"], x)
         memory = extra.get("memory", {})
         terms_key = fold_name(key, "terms")
         scene = Scene(outputs, made.ids, batch, params, step, apply_head, memory, terms_key, inputs)
+        return scene, context, stats
+
+    def loss(
+        params: PyTree,
+        seen: Mapping[str, PyTree],
+        extra: PyTree,
+        batch: Batch,
+        key: jax.Array,
+        step: jax.Array,
+    ) -> tuple[jax.Array, Aux]:
+        scene, context, stats = look(params, seen, extra, batch, key, step, train=True)
         value, metrics, memory = terms.total(loss_terms, scene, context)
         after = {"batch_stats": stats} | ({"memory": memory} if memory else {})
         return value, Aux({**extra, **jax.lax.stop_gradient(after)}, metrics)
 
+    def pretext(
+        params: PyTree,
+        seen: Mapping[str, PyTree],
+        extra: PyTree,
+        batch: Batch,
+        key: jax.Array,
+        step: jax.Array,
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+        scene, context, _ = look(params, seen, extra, batch, key, step, train=False)
+        errors = lambda term: (
+            terms.value_of(term, scene, context),
+            terms.constant(term, scene, context),
+        )
+        return {term.name: errors(term) for term in judged}
+
+    def reconstruction(term: terms.Term) -> Pictures:
+        def make(*step: Any) -> jax.Array:
+            params, seen, extra, batch, key, number = step
+            scene, _, _ = look(params, seen, extra, batch, key, number, train=False)
+            clean = made.plain(key, batch)[0][term.student.groups[0]]["x"]
+            return pictures.reconstruction(term, scene, clean, config)
+
+        return Pictures(pictures.RECONSTRUCTION, make)
+
+    def attended(
+        params: PyTree, seen: Any, extra: PyTree, batch: Batch, key: jax.Array, step: Any
+    ) -> jax.Array:
+        plain = made.plain(key, batch)[0]
+        first = {group: plain[group] for group in made.groups[:1]}
+        stats = extra["batch_stats"]["student"]
+        found, _ = networks.outputs(params, stats, first, ["attention"], False)
+        weights, clean = found["attention"][made.groups[0]], plain[made.groups[0]]["x"]
+        return pictures.attention(weights, clean, config)
+
+    shown = {
+        f"prediction of {term.name}": reconstruction(term)
+        for term in loss_terms
+        if pictures.is_reconstruction(term, config)
+    }
+    if getattr(networks.encoder, "class_token", False) and len(info.shapes["image"]) == 3:
+        shown["attention"] = Pictures(pictures.ATTENTION, attended)
     method = Method(
-        init, {"main": loss}, encode.encoders_of(config, networks.encoder), named_teachers
+        init,
+        {"main": loss},
+        encode.encoders_of(config, networks.encoder),
+        named_teachers,
+        pretext=pretext if judged else None,
+        pictures=shown,
     )
     if config.train.microbatches > 1:
         _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
@@ -235,6 +295,17 @@ def _teachers(
         trains[name] = mode == "train"
         built[name] = teachers.make(entry, info.steps, f"teachers.{name}", info=info, fresh=fresh)
     return built, sees, trains
+
+
+def _judged(loss_terms: list[terms.Term], config: Any) -> list[terms.Term]:
+    """The terms whose errors are evaluated: those named, or those that predict what is hidden."""
+    if config.evals.pretext is None:
+        return []
+    named, known = tuple(config.evals.pretext.terms), [term.name for term in loss_terms]
+    for name in named:
+        if name not in known:
+            raise ConfigError(f"evals.pretext.terms: no term {name!r}{near(str(name), known)}")
+    return [term for term in loss_terms if (term.name in named if named else term.predicts)]
 
 
 def _wanted(

@@ -29,13 +29,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxssl import losses, schedules
 from jaxssl.errors import ConfigError, near
 from jaxssl.losses.combine import PAIRS as PAIRINGS
 from jaxssl.method import Info, PyTree
 from jaxssl.methods import arguments
-from jaxssl.methods.arguments import Known, Ref, Remembered, Scene
+from jaxssl.methods.arguments import INPUT, Known, Ref, Remembered, Scene
 from jaxssl.naming import fold_name
 
 PAIRS = ("single", "all", "samples", *PAIRINGS)
@@ -65,6 +66,11 @@ class Term(NamedTuple):
     def of_views(self) -> list[str]:
         """The arguments that each view has of its own."""
         return [k for k, v in self.arguments.items() if isinstance(v, arguments.Hidden)]
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the student is to predict something that it was not shown."""
+        return bool(self.of_views()) or (self.teacher is not None and self.teacher.who == INPUT)
 
     def refs(self) -> list[Ref]:
         """Every output that the term reads."""
@@ -176,7 +182,7 @@ def total(
     """
     value, values, memory = jnp.zeros(()), {}, {}
     for term in terms:
-        found = _value(term, scene, context)
+        found = value_of(term, scene, context)
         value, values[term.name] = value + term.weight(scene.step) * found, found
         if term.remembered():
             memory[term.name] = {
@@ -186,7 +192,36 @@ def total(
     return value, values, memory
 
 
-def _value(term: Term, scene: Scene, context: Mapping[str, Any]) -> jax.Array:
+def constant(term: Term, scene: Scene, context: Mapping[str, Any], steps: int = 300) -> jax.Array:
+    """The least value that a term takes where the student's output is the same vector everywhere.
+
+    min over c [P] of the term with every sample, view and place predicted as c: the error of a
+    predictor that sees nothing. Found by Adam from zero, the rate falling from 0.1, so that it is a
+    bound from above.
+    """
+    ref = term.student
+    stacks = scene.outputs[ref.who, ref.output]
+
+    def error(c: jax.Array) -> jax.Array:
+        same = {group: jnp.broadcast_to(c, x.shape) for group, x in stacks.items()}
+        blind = scene._replace(outputs={**scene.outputs, (ref.who, ref.output): same})
+        return value_of(term, blind, context)
+
+    tx = optax.adam(optax.cosine_decay_schedule(0.1, steps))
+    start = jnp.zeros(next(iter(stacks.values())).shape[-1])
+
+    def descend(_: jax.Array, state: Any) -> Any:
+        c, moments, least = state
+        now, slope = jax.value_and_grad(error)(c)
+        updates, moments = tx.update(slope, moments)
+        return optax.apply_updates(c, updates), moments, jnp.minimum(least, now)
+
+    state = start, tx.init(start), jnp.asarray(jnp.inf)
+    return jax.lax.fori_loop(0, steps, descend, state)[2]
+
+
+def value_of(term: Term, scene: Scene, context: Mapping[str, Any]) -> jax.Array:
+    """A term by itself, without its weight."""
     student, student_ids = scene.stack(term.student)
     global_ids = scene.ids.get("global", student_ids)
     offered = {

@@ -71,22 +71,24 @@ def section(evals: Mapping[str, Mapping[str, Any]]) -> list[str]:
         kind = "soft" if _unjudged(entry) else "good" if _gain(entry, control) > 0 else "bad"
         return f'<b class="{kind}">{"+" if change > 0 else ""}{_digits(change)}</b>'
 
+    shown = [c for c in CONTROLS if any(entry.get(c) is not None for entry in evals.values())]
     rows = [
         [
             text(name) + (" (less is better)" if entry.get("better") == "lower" else ""),
             f"<b>{number(entry.get('trained'))}</b>",
-            *(cell for c in CONTROLS for cell in (number(entry.get(c)), difference(entry, c))),
+            *(cell for c in shown for cell in (number(entry.get(c)), difference(entry, c))),
         ]
         for name, entry in evals.items()
     ]
     head = ["evaluation", "trained"]
-    for control in CONTROLS:
+    for control in shown:
         name = control.replace("_", " ")
         head += [name, f"trained &minus; {name}"]
     return [
         "<h2>Controls</h2>",
         '<p class="soft">The same evaluation of the trained encoder, of the same encoder at its '
-        "random start, and of the raw input.</p>",
+        "random start, of the raw input, and, of what is predicted, the error of the best "
+        "constant.</p>",
         table(head, rows),
     ]
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 INK = "#7f7f81"
-TRAINED, RANDOM, RAW = "#2f7ed8", "#d9822b", "#8a6fc7"
-CONTROLS = {"random_init": RANDOM, "raw_input": RAW}
+TRAINED, RANDOM, RAW, CONSTANT = "#2f7ed8", "#d9822b", "#8a6fc7", "#7a8a99"
+CONTROLS = {"random_init": RANDOM, "raw_input": RAW, "constant": CONSTANT}
 _BAD = "#d64545"
 _MOST_POINTS = 250  # of a curve; about what its width can show
 _MOST_DOTS = 1000  # of a scatter

@@ -11,6 +11,7 @@ import pprint
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +21,12 @@ from jaxssl.errors import ConfigError
 from jaxssl.report import controls, human, plots, writers
 from jaxssl.report.page import drawing, page, picture, table, text
 
-_PARTS = ("encoder", "student", "teachers", "losses", "views", "optimizer", "stages")
-_SAMPLES = "samples.npz"
+_PARTS = (
+    *("encoder", "student", "teachers", "losses", "views", "masks", "targets"),
+    *("optimizer", "stages"),
+)
+_SAMPLES, _PICTURES = "samples.npz", "pictures.npz"
+Pictures = Mapping[str, tuple[Sequence[str], NDArray]]
 _QUERIES, _NEIGHBOURS, _MOST_CHARTS = 10, 8, 24
 
 
@@ -54,15 +59,17 @@ def write(
     metrics: Sequence[Mapping[str, Any]],
     summary: Mapping[str, Any],
     samples: Samples | None = None,
+    pictures: Pictures = MappingProxyType({}),
 ) -> pathlib.Path:
-    """Writes `report.html`, and `samples.npz` so that it can be rebuilt; returns the page's path.
+    """Writes `report.html`, and what its pictures need to be rebuilt; returns the page's path.
 
     Args:
       workdir: folder of the run.
       config: the resolved config, as nested dicts.
       metrics: what `writers.read_metrics` returns.
       summary: what `writers.write_summary` returns.
-      samples: for the pictures; without them the page has none.
+      samples: held-out images and their neighbours; without them the page has none.
+      pictures: title -> (captions, uint8 [n, K, h, w, C]), shown in rows of K.
     """
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +78,13 @@ def write(
         packed = io.BytesIO()
         np.savez_compressed(packed, **(samples._asdict() | {"label_names": names}))
         writers.write_bytes(folder / _SAMPLES, packed.getvalue())
-    return _render(folder, config, metrics, summary, samples)
+    if pictures:
+        packed = io.BytesIO()
+        rows: dict[str, Any] = {title: images for title, (_, images) in pictures.items()}
+        rows |= {f"{title}/captions": np.asarray(c) for title, (c, _) in pictures.items()}
+        np.savez_compressed(packed, **rows)
+        writers.write_bytes(folder / _PICTURES, packed.getvalue())
+    return _render(folder, config, metrics, summary, samples, pictures)
 
 
 def rebuild(workdir: str | os.PathLike[str]) -> pathlib.Path:
@@ -83,20 +96,36 @@ def rebuild(workdir: str | os.PathLike[str]) -> pathlib.Path:
     folder = pathlib.Path(workdir)
     if not folder.is_dir():
         raise ConfigError(f"--workdir: found no folder {folder}, expected one that a run wrote to")
-    path, samples = folder / _SAMPLES, None
-    if path.exists():
-        try:
-            with np.load(path) as arrays:
-                samples = Samples(**{name: arrays[name] for name in Samples._fields})
-        except (zipfile.BadZipFile, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"{path}: found {reason}, expected the arrays that a run writes; "
-                "remove it to have a report without pictures"
-            ) from None
+    arrays = _arrays(folder / _SAMPLES)
+    samples = Samples(**arrays) if arrays.keys() >= set(Samples._fields) else None
+    shown = _arrays(folder / _PICTURES)
+    pictures = {
+        title: (shown[f"{title}/captions"].tolist(), images)
+        for title, images in shown.items()
+        if f"{title}/captions" in shown
+    }
     config, summary = (writers.read_json(folder / f"{name}.json") for name in ("config", "summary"))
     metrics = writers.read_metrics(folder / writers.METRICS)
-    return _render(folder, config, metrics, summary, samples)
+    return _render(folder, config, metrics, summary, samples, pictures)
+
+
+def _arrays(path: pathlib.Path) -> dict[str, Any]:
+    """The arrays of a file, none where it is absent.
+
+    Raises:
+      ConfigError: it is broken.
+    """
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (zipfile.BadZipFile, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{path}: found {reason}, expected the arrays that a run writes; "
+            "remove it to have a report without pictures"
+        ) from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,6 +149,7 @@ def _render(
     metrics: Sequence[Mapping[str, Any]],
     summary: Mapping[str, Any],
     samples: Samples | None,
+    pictures: Pictures,
 ) -> pathlib.Path:
     evals = summary.get("evals") or {}
     name = str(config.get("name") or config.get("method") or "run")
@@ -128,6 +158,7 @@ def _render(
         *_headline(name, config, summary, evals),
         *controls.section(evals),
         *_curves(metrics, evals),
+        *_pictures(pictures),
         *(_neighbours(samples) + _features(samples) if samples is not None else []),
         *_parts(config),
         "<h2>Resolved config</h2>",
@@ -259,6 +290,21 @@ def _neighbours(samples: Samples) -> list[str]:
         "and &#10007;.</p>",
         f'<div class="scroll"><table class="near">{"".join(rows)}</table></div>',
     ]
+
+
+def _pictures(pictures: Pictures) -> list[str]:
+    html = ["<h2>Predictions and attention</h2>"] if pictures else []
+    for title, (captions, images) in pictures.items():
+        # A row for each kind of picture, a column for each sample.
+        cells = lambda k, images=images: "".join(
+            f"<td>{picture(plots.thumbnail(sample[k]), '')}</td>" for sample in images
+        )
+        rows = [f"<tr><td>{text(c)}</td>{cells(k)}</tr>" for k, c in enumerate(captions)]
+        html += [
+            f"<h3>{text(title)}</h3>",
+            f'<div class="scroll"><table class="near">{"".join(rows)}</table></div>',
+        ]
+    return html
 
 
 def _image(image: NDArray, label: int, samples: Samples, kind: str) -> str:
