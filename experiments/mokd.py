@@ -163,7 +163,7 @@ def recipe(config: ConfigDict) -> None:
         ),
     )
     # A teacher's temperature rises epoch by epoch: over 50 of them in a's own terms, else over 30.
-    slow, fast = (rising(0.04, 0.07, epochs, epoch) for epochs in (50, 30))
+    slow, fast = (base.rising(0.04, 0.07, epochs, epoch) for epochs in (50, 30))
     config.method_options.a.teacher_temperature = slow
     config.method_options.b.update(
         teacher_temperature=fast,
@@ -176,9 +176,3 @@ def recipe(config: ConfigDict) -> None:
         ),
     )
     config.method_options.cross_temperature = fast
-
-
-def rising(start: float, end: float, epochs: int, epoch: int) -> tuple[Any, ...]:
-    """The schedule of equal stairs from `start` to `end`, one an epoch."""
-    stairs = [start + (end - start) * i / (epochs - 1) for i in range(epochs)]
-    return ("piecewise", start, *((i * epoch, stairs[i]) for i in range(1, epochs)))

@@ -141,6 +141,22 @@ def imagenet_recipe(
     config.checkpoint.every_steps = epoch
 
 
+def pretext_recipe(config: Any) -> None:
+    """The recipe of classic pretext tasks on a ResNet-50: momentum, and drops to a tenth.
+
+    Goyal, Mahajan, Gupta, Misra (2019), Scaling and benchmarking self-supervised visual
+    representation learning, arXiv 1905.01235: 105 epochs with drops after 30, 60, 90 and 100. The
+    first five are at a quarter of the peak here, and a ramp from it there.
+    """
+    batch, peak, epochs = 256, 0.1, 105
+    imagenet_recipe(
+        config, name="sgd", learning_rate=peak, weight_decay=1e-4, batch=batch, epochs=epochs
+    )
+    rates = {5: 1.0, 30: 0.1, 60: 0.01, 90: 1e-3, 100: 1e-4}
+    changes = [(after * imagenet_epoch(batch), peak * part) for after, part in rates.items()]
+    config.optimizer.learning_rate = ("piecewise", peak / 4, *changes)
+
+
 def patches(
     config: Any, transforms: tuple[str, ...] = ("crop", "flip", "affine"), **fields: Any
 ) -> None:
@@ -172,6 +188,12 @@ def grid(config: Any) -> tuple[int, int]:
 def imagenet_epoch(batch: int) -> int:
     """Steps of an epoch of ImageNet-1k."""
     return 1_281_167 // batch
+
+
+def rising(start: float, end: float, epochs: int, epoch: int) -> tuple[Any, ...]:
+    """The schedule of equal stairs from `start` to `end`, one an epoch of `epoch` steps."""
+    stairs = [start + (end - start) * i / (epochs - 1) for i in range(epochs)]
+    return ("piecewise", start, *((i * epoch, stairs[i]) for i in range(1, epochs)))
 
 
 def _digits(config: Any) -> None:

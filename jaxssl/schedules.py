@@ -9,6 +9,7 @@ takes one of these tuples; `steps` is the length of the run and t = step / steps
 | `("linear", a, b)` | a + (b - a) t |
 | `("cosine", a, b)` | b + (a - b) (1 + cos πt) / 2 |
 | `("exponential", a, b)` | a (b / a)^t, both positive |
+| `("polynomial", a, power)` | a (1 - t)^power |
 | `("warmup_cosine", peak, warmup, end=0)` | peak (step + 1) / warmup, then a cosine to `end` |
 | `("warmup_linear", peak, warmup, end=0)` | the same warm-up, then a line to `end` |
 | `("warmup_cap", cap)` | min(1 - 1 / (step + 1), cap) |
@@ -56,6 +57,12 @@ def exponential(steps: int, start: float, end: float) -> Schedule:
     """A geometric path from `start` to `end`, both positive."""
     _positive(start=start, end=end)
     return lambda step: start * (end / start) ** _fraction(step, 0, steps)
+
+
+def polynomial(steps: int, start: float, power: float) -> Schedule:
+    """start (1 - t)^power, zero at step `steps`; 0.9 is the custom of segmentation."""
+    _positive(power=power)
+    return lambda step: start * (1 - _fraction(step, 0, steps)) ** power
 
 
 def warmup_cosine(steps: int, peak: float, warmup: int, end: float = 0.0) -> Schedule:
@@ -143,6 +150,7 @@ KINDS: Mapping[str, Callable[..., Schedule]] = {
         linear,
         cosine,
         exponential,
+        polynomial,
         warmup_cosine,
         warmup_linear,
         warmup_cap,

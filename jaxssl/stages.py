@@ -16,6 +16,9 @@ workdir itself.
 
 `stages.json` in the workdir says of each stage where it is, what it started from and, once it is
 done, the hash of its params and its evaluations.
+
+A later stage draws anew: its `train.seed` is the run's plus 1,000 for each stage before it, unless
+its `changes` set one.
 """
 
 import hashlib
@@ -31,15 +34,19 @@ from jaxssl import config as configs
 from jaxssl import durations
 from jaxssl.errors import ConfigError, near
 from jaxssl.evals.features import to_host
+from jaxssl.evaluate import Evaluator
 from jaxssl.naming import named_leaves
+from jaxssl.program import Program
 from jaxssl.report.writers import read_json, write_json
 from jaxssl.state import State
+from jaxssl.step import make_step
 
 PyTree = Any
 FIELDS = ("name", "init_from", "take", "changes")
 TAKEN = ("params", "teachers", "extra", "optimizer")
 INDEX = "stages.json"
 LENGTHS = durations.UNITS[:3]
+SEEDS = 1_000  # between the seeds of two stages: more than the runs that one compares
 
 
 class Stage(NamedTuple):
@@ -94,7 +101,7 @@ def resolve(config: Any, workdir: pathlib.Path) -> list[Stage]:
             raise ConfigError(
                 f"{field}.init_from: no earlier stage {source!r}{near(source, names)}"
             )
-        own = _changed(config, entry.get("changes", {}), field)
+        own = _changed(config, entry.get("changes", {}), i, field)
         stage = Stage(name, own, workdir / f"{i}-{name}", source, ())
         # Features need the batch statistics, too; what is trained anew settles its own.
         take = entry.get("take", TAKEN[:3] if stage.evaluates_only else TAKEN[:1])
@@ -107,11 +114,13 @@ def resolve(config: Any, workdir: pathlib.Path) -> list[Stage]:
     return stages
 
 
-def _changed(config: Any, changes: Any, field: str) -> Any:
+def _changed(config: Any, changes: Any, place: int, field: str) -> Any:
     if not hasattr(changes, "items"):
         raise ConfigError(f"{field}.changes: found {changes!r}, expected keys and values")
+    # The first steps of all stages would otherwise see the same batches in the same views.
+    seed = (config.train.seed + SEEDS * place) % 2**32
     try:
-        own = configs.merged(config, {**changes, "stages": ()})
+        own = configs.merged(config, {"train.seed": seed, **changes, "stages": ()})
         configs.validate(own)
     except ConfigError as error:
         raise ConfigError(f"{field}.changes: {error}") from None
@@ -123,6 +132,40 @@ def _changed(config: Any, changes: Any, field: str) -> Any:
                     f"change train.{unit} too, to 0 for a stage that only evaluates"
                 )
     return own
+
+
+def built(stage: Stage, artifacts: Mapping[str, PyTree]) -> Program:
+    """The stage's program; where no step is ever taken, schedules and the like are made for one.
+
+    Args:
+      stage: from `resolve`.
+      artifacts: what earlier stages left, by name; shapes are enough to build.
+    """
+    once = {"train.steps": 1}
+    config = configs.merged(stage.config, once) if stage.evaluates_only else stage.config
+    return Program(config, artifacts)
+
+
+def rehearsed(plan: Sequence[Stage]) -> dict[str, State]:
+    """The shapes of every stage's state, by name: a fault in the last shows before any trains.
+
+    Each stage is built on what the earlier ones would leave, and its step is traced.
+
+    Raises:
+      ConfigError: as the stage itself would, later.
+    """
+    shapes: dict[str, State] = {}
+    left: dict[str, PyTree] = {}
+    for stage in plan:
+        program = built(stage, left)
+        Evaluator(program)
+        check_start(program.shapes, stage, left)
+        with jax.set_mesh(program.mesh):
+            step = make_step(program.method, program.optimizers)
+            jax.eval_shape(step, program.shapes, program.abstract_batch())
+        shapes[stage.name] = program.shapes
+        left[stage.name] = artifact(program.shapes)
+    return shapes
 
 
 def started(state: State, stage: Stage, artifacts: Mapping[str, PyTree]) -> State:

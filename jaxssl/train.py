@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ def run(config: Any, workdir: str | pathlib.Path) -> Mapping[str, Any]:
         _refuse_other_run(stage)
     stages.refuse_other_start(plan, workdir)
     if len(plan) > 1:
-        _rehearse(plan)
+        stages.rehearsed(plan)
     artifacts: dict[str, Any] = {}
     outcome: Outcome | None = None
     for stage in plan:
@@ -80,7 +80,7 @@ def run_stage(
       last: whether to write the report.
       program: of the stage's config, where there is one already; its step compiles only once.
     """
-    program = program or _built(stage, artifacts)
+    program = program or stages.built(stage, artifacts)
     evaluator = Evaluator(program, stage.folder)
     _claim(stage)  # only now: a config that does not fit leaves nothing behind
     folder, keep = stage.folder / "checkpoints", stage.config.checkpoint.keep
@@ -204,6 +204,7 @@ def _train(
             artifact = stages.content_hash(jax.tree.map(to_host, state.params))
         summary = summarise(total, artifact=artifact)
         samples = evaluator.samples(state, config.report.samples) if last else None
+        pictures = evaluator.pictures(state) if last else {}
         if last and main_process:
             metrics_so_far = read_metrics(workdir / "metrics.jsonl")
             report.write(
@@ -212,6 +213,7 @@ def _train(
                 metrics=metrics_so_far,
                 summary=summary,
                 samples=samples,
+                pictures=pictures,
             )
     return Outcome(state, summary)
 
@@ -246,28 +248,6 @@ def _claim(stage: Stage) -> None:
             write_json(stage.folder / "config.json", configs.to_dict(stage.config))
         except OSError as error:
             raise ConfigError(f"--workdir={stage.folder}: {error.strerror}") from error
-
-
-def _built(stage: Stage, artifacts: Mapping[str, Any]) -> Program:
-    """The stage's program; where no step is ever taken, schedules and the like are made for one."""
-    once = {"train.steps": 1}
-    config = configs.merged(stage.config, once) if stage.evaluates_only else stage.config
-    return Program(config, artifacts)
-
-
-def _rehearse(plan: Sequence[Stage]) -> None:
-    """Builds every stage on the shapes that earlier ones would leave: a fault in the last stage
-    shows before the first is trained.
-
-    Raises:
-      ConfigError: as `run_stage` would, later.
-    """
-    shapes: dict[str, Any] = {}
-    for stage in plan:
-        program = _built(stage, shapes)
-        Evaluator(program)
-        stages.check_start(program.shapes, stage, shapes)
-        shapes[stage.name] = stages.artifact(program.shapes)
 
 
 def _check_finite(step: int, values: Mapping[str, np.ndarray], checkpoints: Checkpoints) -> None:

@@ -2,11 +2,12 @@
 
 import pathlib
 import runpy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ml_collections import ConfigDict
 
 from jaxssl import config as configs
+from jaxssl import stages
 from jaxssl.config import merged
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "experiments"
@@ -17,7 +18,10 @@ NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
 SMALL = {
     "convnet": {"widths": (8, 16), "strides": (1, 2)},
     "vit": {"width": 16, "depth": 2, "heads": 2},
+    "residual_unet": {"widths": (4, 8), "blocks": (1, 1)},
     "transformer_head": {"width": 16, "depth": 1, "heads": 2},
+    "decoder": {"width": 16, "depth": 1, "heads": 2},
+    "predictor": {"width": 16, "depth": 1, "heads": 2},
     "prototypes": {"count": 32},
 }
 
@@ -41,11 +45,34 @@ def presets(name: str) -> tuple[str, ...]:
     return tuple(runpy.run_path(str(FOLDER / f"{name}.py"))["PRESETS"])
 
 
+Changes = dict[str, object]
+
+
+def in_every_stage(config: ConfigDict, changes_of: Callable[[ConfigDict], Changes]) -> ConfigDict:
+    """The config with `changes_of(config)`; each of its stages with those of its own config."""
+    entries = []
+    for stage, entry in zip(plan(config), config.stages):
+        new = changes_of(stage.config)
+        within = tuple(f"{path}." for path in new)
+        old = dict(entry.get("changes", {}))
+        kept = {path: x for path, x in old.items() if not path.startswith(within)}
+        entries.append({**entry, "changes": kept | new})
+    return merged(config, changes_of(config) | {"stages": tuple(entries)})
+
+
+def plan(config: ConfigDict) -> list[stages.Stage]:
+    """The stages of a config, whose folders are nowhere."""
+    return stages.resolve(config, pathlib.Path("nowhere"))
+
+
 def small(name: str, **changes: object) -> ConfigDict:
-    """The `digits` preset with a tiny encoder, narrow heads, few slices and 20 steps."""
-    config = load(name)
-    shrunk: dict[str, object] = {
-        "train.steps": 20,
+    """The `digits` preset with a tiny encoder, narrow heads, few slices and 20 steps a stage."""
+    return in_every_stage(load(name), lambda config: shrunk(config) | changes)
+
+
+def shrunk(config: ConfigDict) -> Changes:
+    """What makes a config small."""
+    found: Changes = {
         "train.global_batch": 32,
         "evals.every_steps": 0,
         "evals.linear": None,
@@ -56,27 +83,33 @@ def small(name: str, **changes: object) -> ConfigDict:
         "report.every_steps": 1,
         "report.samples": 32,
     }
+    if any(config.train[unit] for unit in stages.LENGTHS):  # else it only evaluates
+        found |= {"train.steps": 20, "train.epochs": 0.0, "train.examples": 0}
     for path, network in named_sections(config):
-        shrunk |= {f"{path}.{field}": x for field, x in SMALL.get(network.name, {}).items()}
+        found |= {f"{path}.{field}": x for field, x in SMALL.get(network.name, {}).items()}
     for head in config.student:
         if "widths" in config.student[head]:
             last = config.student[head].widths[-1]
-            shrunk[f"student.{head}.widths"] = (16, min(last, 16))
+            found[f"student.{head}.widths"] = (16, min(last, 16))
     for term in config.losses:
         if "num_slices" in config.losses[term]:
-            shrunk[f"losses.{term}.num_slices"] = 16
-    return merged(config, shrunk | changes)
+            found[f"losses.{term}.num_slices"] = 16
+    return found
 
 
 def without_batch_norm(config: ConfigDict) -> ConfigDict:
     """The same config with norms that see one sample at a time, as microbatches need."""
-    changes: dict[str, object] = {}
-    if config.encoder.get("norm") == "batch":
-        changes["encoder.norm"] = "group"
-    for head in config.student:
-        if config.student[head].get("norm") == "batch":
-            changes[f"student.{head}.norm"] = "layer"
-    return merged(config, changes)
+
+    def changes_of(config: ConfigDict) -> Changes:
+        changes: Changes = {}
+        if config.encoder.get("norm") == "batch":
+            changes["encoder.norm"] = "group"
+        for head in config.student:
+            if config.student[head].get("norm") == "batch":
+                changes[f"student.{head}.norm"] = "layer"
+        return changes
+
+    return in_every_stage(config, changes_of)
 
 
 def with_changes(config: ConfigDict, changes: dict[str, object]) -> ConfigDict:

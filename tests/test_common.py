@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +10,15 @@ import numpy as np
 import pytest
 
 import experiments
-from jaxssl import train
+from jaxssl import optim, stages, train
 from jaxssl.checkpoint import Checkpoints
+from jaxssl.data import em_volume, moving_digits, stacked_digits
 from jaxssl.errors import ConfigError
-from jaxssl.method import Info
+from jaxssl.method import Info, Optimizer
 from jaxssl.naming import named_leaves
 from jaxssl.program import Program, find_family
 from jaxssl.report.writers import read_metrics
-from jaxssl.state import example_batch
+from jaxssl.state import example_batch, make_init
 
 STEPS = 3
 # One experiment is followed for longer, on more meshes, and through the whole command.
@@ -51,34 +53,73 @@ def smooth(name, **changes):
     """
     descent = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.01}
     config = experiments.small(name, **descent | changes)
-    views = {
-        group: dict(count=view.count, size=view.size, noise=dict(sigma=0.1))
-        for group, view in config.views.items()
-    }
-    with config.unlocked():
-        config.views = views
-    return config.lock()
+    return experiments.in_every_stage(config, plain_views)
+
+
+def plain_views(config):
+    """Views of the same number and size with a little noise and nothing else."""
+    kept = ("count", "size", "turns", "tiles", "low_frequency")
+    groups = {group: view.to_dict() for group, view in config.views.items()}
+    plain = {group: {k: v for k, v in view.items() if k in kept} for group, view in groups.items()}
+    return {"views": {group: view | dict(noise=dict(sigma=0.1)) for group, view in plain.items()}}
+
+
+class Followed(NamedTuple):
+    """A program, the stage that it is of, and what earlier stages left."""
+
+    program: Program
+    stage: stages.Stage
+    left: dict
+
+    def init(self):
+        """The state that the stage begins with."""
+        return stages.started(self.program.init(), self.stage, self.left)
+
+
+def followed(config, devices=1):
+    """The program of a config; of one with stages, of the last that trains.
+
+    What earlier stages leave is what they began with: nothing is trained for it.
+    """
+    plan, left = experiments.plan(config), {}
+    *earlier, last = [stage for stage in plan if not stage.evaluates_only]
+    for stage in earlier:
+        first = Followed(stages.built(stage, left), stage, left).init()
+        of_any_device = jax.tree.map(jnp.asarray, jax.device_get(stages.artifact(first)))
+        left = {**left, stage.name: of_any_device}
+    return Followed(Program(last.config, left, jax.devices()[:devices]), last, left)
 
 
 @functools.cache
 def one_device(name):
-    """A program on one device, shared by the tests below."""
-    return Program(smooth(name), devices=jax.devices()[:1])
+    """The program on one device, shared by the tests below."""
+    return followed(smooth(name))
 
 
 @functools.cache
 def on_one_device(name):
-    program = one_device(name)
-    state = program.init()
-    return on_host(state), *trajectory(program, state, program.batches(0), STEPS)
+    run = one_device(name)
+    state = run.init()
+    return on_host(state), *trajectory(run.program, state, run.program.batches(0), STEPS)
+
+
+def in_microbatches(config):
+    """The config in four microbatches; as it is where a batch norm is in the way."""
+    if experiments.without_batch_norm(config) != config:
+        return config
+    return experiments.in_every_stage(config, lambda config: {"train.microbatches": 4})
 
 
 @pytest.mark.parametrize("name", experiments.NAMES)
 def test_eight_devices_are_one_device(name):
-    """Two ways of splitting at once: the batch over eight devices, all large arrays over four."""
-    many = metrics_of(smooth(name, **{"mesh.fsdp": 4}), 8)
+    """All ways of splitting at once: the batch over eight devices, all large arrays over four, and
+    each device's part into microbatches."""
+    run = followed(in_microbatches(smooth(name, **{"mesh.fsdp": 4})), 8)
     one = on_one_device(name)
-    compare(one[:2], many[:2])
+    # Other tests compare the initial states; this one spares the compiler a second one.
+    state = jax.device_put(one_device(name).init(), run.program.shardings)
+    many = trajectory(run.program, state, run.program.batches(0), STEPS)
+    compare_metrics(one[1], many[0])
     for leaf, value in one[2].items():
         if value.dtype.kind == "f":
             # A moment is a sum of gradients whose large parts cancel, all of them before a norm; a
@@ -89,9 +130,9 @@ def test_eight_devices_are_one_device(name):
                 # What a layer makes of a normalised input has mean zero, but for rounding.
                 scale = max(scale, np.sqrt(one[2][f"{leaf.removesuffix('mean')}var"].max()))
             atol = close * scale
-            np.testing.assert_allclose(many[2][leaf], value, rtol=close, atol=atol, err_msg=leaf)
+            np.testing.assert_allclose(many[1][leaf], value, rtol=close, atol=atol, err_msg=leaf)
         else:
-            np.testing.assert_array_equal(many[2][leaf], value, err_msg=leaf)
+            np.testing.assert_array_equal(many[1][leaf], value, err_msg=leaf)
 
 
 @pytest.mark.parametrize("devices, fsdp", [(2, 1), (8, 1), (8, 4)])
@@ -110,7 +151,11 @@ def compare(one, other):
     (first, log), (other_first, other_log) = one, other
     for leaf, value in first.items():
         np.testing.assert_array_equal(value, other_first[leaf], err_msg=leaf)
-    for step, (a, b) in enumerate(zip(log, other_log)):
+    compare_metrics(log, other_log)
+
+
+def compare_metrics(log, other):
+    for step, (a, b) in enumerate(zip(log, other, strict=True)):
         for metric in a:
             np.testing.assert_allclose(
                 b[metric], a[metric], rtol=1e-5, atol=1e-7, err_msg=f"step {step + 1}: {metric}"
@@ -162,9 +207,9 @@ def test_the_loss_falls():
 @pytest.mark.parametrize("name", experiments.NAMES)
 def test_restored_from_a_checkpoint_is_never_stopped(name, tmp_path):
     """Bit for bit, and so for every array that a method keeps: queues, centers, tables, ..."""
-    program = one_device(name)
+    run = one_device(name)
     _, log, last = on_one_device(name)
-    state, batches = program.init(), program.batches(0)
+    program, state, batches = run.program, run.init(), run.program.batches(0)
     for _ in range(2):
         state, _ = program.step(state, next(batches))
     checkpoints = Checkpoints(tmp_path)
@@ -221,29 +266,29 @@ def test_killed_and_resumed_is_never_killed(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", experiments.NAMES)
 def test_microbatches_keep_the_loss_and_its_gradient(name):
-    config = experiments.without_batch_norm(smooth(name))
-    one, parts = (
-        Program(experiments.merged(config, {"train.microbatches": k}), devices=jax.devices()[:1])
-        for k in (1, 4)
-    )
+    config = smooth(name)
+    without = experiments.without_batch_norm(config)
+    if without == config:
+        pytest.skip("no batch norm: the test of eight devices has microbatches")
+    one, parts = followed(without), followed(in_microbatches(without))
     state = one.init()
-    batch = next(one.batches(0))
+    batch = next(one.program.batches(0))
 
-    def value_and_grad(program, state, batch):
+    def value_and_grad(method, state, batch):
         def loss(params):
             key, step = jax.random.key(1), jnp.int32(0)
             seen = {
                 n: t.read(state.teachers[n], params, state.extra, step)
-                for n, t in program.method.teachers.items()
+                for n, t in method.teachers.items()
             }
-            return program.method.losses["main"](params, seen, state.extra, batch, key, step)[0]
+            return method.losses["main"](params, seen, state.extra, batch, key, step)[0]
 
         return jax.value_and_grad(loss)(state.params)
 
-    with jax.set_mesh(one.mesh):
-        (a, da), (b, db) = (
-            jax.jit(functools.partial(value_and_grad, p))(state, batch) for p in (one, parts)
-        )
+    methods = one.program.method, parts.program.method
+    both = lambda state, batch: [value_and_grad(method, state, batch) for method in methods]
+    with jax.set_mesh(one.program.mesh):
+        (a, da), (b, db) = jax.jit(both)(state, batch)
     np.testing.assert_allclose(b, a, rtol=1e-5)
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(da))
     for leaf, x in named_leaves(da).items():
@@ -256,7 +301,7 @@ def test_microbatches_refuse_batch_norm(name):
     if experiments.without_batch_norm(config) == config:
         pytest.skip("no batch norm in this method")
     with pytest.raises(ConfigError, match=r"train\.microbatches.*batch normalisation"):
-        Program(config, devices=jax.devices()[:1])
+        followed(config)
 
 
 @pytest.mark.parametrize("name", experiments.NAMES)
@@ -267,9 +312,9 @@ def test_an_unknown_key_is_refused_with_the_near_name(name):
 
 @pytest.mark.parametrize("name", experiments.NAMES)
 def test_every_encoder_encodes(name):
-    program = one_device(name)
+    run = one_device(name)
+    program, state = run.program, run.init()
     with jax.set_mesh(program.mesh):
-        state = program.init()
         batch = next(program.batches(0))
         seen = {
             n: t.read(state.teachers[n], state.params, state.extra, state.step)
@@ -288,20 +333,46 @@ def presets():
 
 @pytest.mark.parametrize("name, preset", presets())
 def test_every_preset_builds_at_its_full_size(name, preset):
-    config = experiments.load(name, preset)
-    size = config.data.size
-    channels = len(config.data.mean)
-    shapes = {"index": (), "image": (size, size, channels), "label": ()}
+    """All stages, each on the shapes that earlier ones would leave; no data are needed."""
+    left = {}
+    for stage in experiments.plan(experiments.load(name, preset)):
+        state = shapes_at_full_size(stage, left)
+        stages.check_start(state, stage, left)
+        left[stage.name] = stages.artifact(state)
+
+
+def shapes_at_full_size(stage, left):
+    """The state's shapes, once every loss is traced."""
+    config, artifacts = stage.config, {name: tree["params"] for name, tree in left.items()}
+    shapes = {"index": (), "image": shape_of_a_sample(config.data), "label": ()}
     dtypes = {"index": "int32", "image": "uint8", "label": "int32"}
     info = Info(shapes, dtypes, 10_000, 10, 1_000, 10, config.train.global_batch)
     method = find_family(config.method).build(config, info)
+    optimizers = method.optimizers
+    if not optimizers:
+        params, _ = jax.eval_shape(method.init, jax.random.key(0), example_batch(info))
+        optimizers = {"main": Optimizer(optim.make(config.optimizer, params, info.steps))}
+    state = jax.eval_shape(make_init(method, optimizers, info), jax.random.key(0), artifacts)
     batch = jax.eval_shape(lambda: example_batch(info, config.train.global_batch))
-    params, extra = jax.eval_shape(method.init, jax.random.key(0), batch)
     seen = {
-        n: jax.eval_shape(t.init, jax.random.key(0), params, extra, {})
+        n: jax.eval_shape(t.read, state.teachers[n], state.params, state.extra, state.step)
         for n, t in method.teachers.items()
     }
-    step = jax.ShapeDtypeStruct((), jnp.int32)
     for loss in method.losses.values():
-        value, _ = jax.eval_shape(loss, params, seen, extra, batch, jax.random.key(0), step)
+        value, _ = jax.eval_shape(
+            loss, state.params, seen, state.extra, batch, jax.random.key(0), state.step
+        )
         assert value.shape == () and value.dtype == jnp.float32
+    return state
+
+
+def shape_of_a_sample(data):
+    """Of an image; of a clip or a volume where the source is one of such."""
+    own = {
+        "moving_digits": (moving_digits.FRAMES, moving_digits.SIZE),
+        "stacked_digits": (stacked_digits.SLICES, stacked_digits.SIZE),
+        "em_volume": (em_volume.SLICES, em_volume.SIZE),
+    }
+    frames, size = own.get(data.source.partition(":")[0], (0, 0))
+    frames, size = data.frames or frames, data.size or size
+    return (*((frames,) if frames else ()), size, size, data.channels or len(data.mean))

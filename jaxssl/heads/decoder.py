@@ -28,7 +28,7 @@ class Decoder(nn.Module):
     width: int
     depth: int
     heads: int
-    patch_values: int
+    patch_values: int | None
     grid: tuple[int, ...]
     mlp_ratio: float
     class_token: bool
@@ -51,6 +51,7 @@ class Decoder(nn.Module):
         """
         del train
         check_tokens("decoder", x, tokens, self.grid)
+        values = self.patch_values or x.shape[-1]
         count = math.prod(self.grid)
         x = nn.Dense(self.width, dtype=self.dtype, name="embedding")(x.astype(self.dtype))
         blank = self.param("mask_token", _token_init, (self.width,))
@@ -68,7 +69,7 @@ class Decoder(nn.Module):
             name="transformer",
         )(x)
         x = layer_norm(self.dtype, "norm")(x)
-        return nn.Dense(self.patch_values, dtype=self.dtype, name="prediction")(x)
+        return nn.Dense(values, dtype=self.dtype, name="prediction")(x)
 
     def _positions(self, count: int) -> jax.Array:
         if self.posemb == "learned":
@@ -78,8 +79,8 @@ class Decoder(nn.Module):
 
 def build(
     *,
-    patch_values: int,
     grid: int | tuple[int, ...],
+    patch_values: int | None = None,
     width: int = 512,
     depth: int = 8,
     heads: int = 16,
@@ -95,8 +96,9 @@ def build(
     scalable vision learners", arXiv 2111.06377.
 
     Args:
-      patch_values: P, numbers predicted per patch (its pixels, or a teacher's width).
       grid: (h, w) or (t, h, w) in patches, T in all; an integer is the side of a square.
+      patch_values: P, numbers predicted per patch (its pixels, or a teacher's width); None for D,
+        that of the tokens.
       width, depth, heads, mlp_ratio: of the blocks; `heads` divides `width`.
       class_token: one more learned query in front, without position, whose output is the
         prediction for a teacher's class token (Liu et al., 2022, "Exploring target
@@ -109,7 +111,8 @@ def build(
     >>> jax.eval_shape(init, jax.random.key(0))[0].shape
     (3, 4, 12)
     """
-    check_positive("patch_values", (patch_values,))
+    if patch_values is not None:
+        check_positive("patch_values", (patch_values,))
     check_blocks(width, depth, heads)
     sides = check_grid(grid)
     fixed = FIXED[len(sides)]

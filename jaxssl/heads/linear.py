@@ -12,7 +12,7 @@ from jaxssl.by_name import check_positive
 class Linear(nn.Module):
     """y = W x + b; `build` describes the fields."""
 
-    width: int
+    width: int | None
     bias: bool
     dtype: Any = jnp.float32
 
@@ -20,16 +20,19 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """x [..., D] -> [..., width]; `train` changes nothing."""
         del train
-        return nn.Dense(self.width, use_bias=self.bias, dtype=self.dtype, name="linear")(x)
+        return nn.Dense(
+            self.width or x.shape[-1], use_bias=self.bias, dtype=self.dtype, name="linear"
+        )(x)
 
 
-def build(*, width: int, bias: bool = True, dtype: Any = jnp.float32) -> Linear:
+def build(*, width: int | None = None, bias: bool = True, dtype: Any = jnp.float32) -> Linear:
     """One linear layer.
 
     Args:
-      width: outputs.
+      width: outputs; None for as many as inputs.
       bias: whether it has a bias.
       dtype: what it computes in and returns; parameters are float32.
     """
-    check_positive("width", (width,))
+    if width is not None:
+        check_positive("width", (width,))
     return Linear(width, bias, dtype)

@@ -28,7 +28,7 @@ class Predictor(nn.Module):
     width: int
     depth: int
     heads: int
-    output: int
+    target_width: int | None
     grid: tuple[int, ...]
     noise: float
     tied: bool
@@ -48,8 +48,8 @@ class Predictor(nn.Module):
             self.depth, self.heads, mlp_ratio=self.mlp_ratio, dtype=self.dtype
         )
         self.norm = layer_norm(self.dtype, "norm")
-        self.prediction = nn.Dense(self.output, kernel_init=_kernel_init, dtype=self.dtype)
 
+    @nn.compact
     def __call__(
         self,
         x: jax.Array,
@@ -87,7 +87,13 @@ class Predictor(nn.Module):
         context = jnp.broadcast_to(context[:, None], (len(x), blocks, *context.shape[1:]))
         both = rearrange(jnp.concatenate([context, asked], axis=2), "b k t d -> (b k) t d")
         y = self.transformer(both)[0][:, context.shape[2] :]
-        return rearrange(self.prediction(self.norm(y)), "(b k) m d -> b k m d", k=blocks)
+        y = rearrange(self.norm(y), "(b k) m d -> b k m d", k=blocks)
+        return nn.Dense(
+            self.target_width or x.shape[-1],
+            kernel_init=_kernel_init,
+            dtype=self.dtype,
+            name="prediction",
+        )(y)
 
     def inputs(
         self,
@@ -120,8 +126,8 @@ class Predictor(nn.Module):
 
 def build(
     *,
-    output: int,
     grid: int | tuple[int, ...],
+    target_width: int | None = None,
     width: int = 384,
     depth: int = 6,
     heads: int = 12,
@@ -141,22 +147,23 @@ def build(
     content; with a free matrix A in place of B, it costs nothing, and the noise dies out.
 
     Args:
-      output: P, the teacher's width.
       grid: (h, w) or (t, h, w) in patches, T in all; an integer is the side of a square.
+      target_width: P, the teacher's width; None for D, that of the context tokens.
       width, depth, heads, mlp_ratio: of the blocks; `heads` divides `width`.
       noise: standard deviation (not variance) of n; 0 for I-JEPA.
       tied: noise passes B; False for a free A, the control.
       dtype: what it computes in and returns; parameters are float32.
 
-    >>> head = build(output=16, grid=2, width=8, depth=1, heads=2)
+    >>> head = build(grid=2, width=8, depth=1, heads=2)
     >>> init = lambda key: head.init_with_output(key, jnp.zeros((3, 4, 16)), train=False)
     >>> jax.eval_shape(init, jax.random.key(0))[0].shape
     (3, 1, 4, 16)
     """
-    check_positive("output", (output,))
+    if target_width is not None:
+        check_positive("target_width", (target_width,))
     check_blocks(width, depth, heads)
     sides = check_grid(grid)
     check_sinusoids(width, sides)
     if noise < 0:
         raise ConfigError(f"noise: found {noise}, expected a standard deviation of 0 or more")
-    return Predictor(width, depth, heads, output, sides, noise, tied, mlp_ratio, dtype)
+    return Predictor(width, depth, heads, target_width, sides, noise, tied, mlp_ratio, dtype)

@@ -143,13 +143,14 @@ def sinkhorn_ibot(
 
     L = mean_n sum_i m[n, i] CE(q[n, i], softmax(s[n, i] / t_s)) / max(1, sum_i m[n, i]), with
     q = sinkhorn(g / t_t) of all masked patches of the global batch together, without gradient;
-    patches that are not masked take no part in it. Oquab et al., 2024, "DINOv2: learning robust
-    visual features without supervision", arXiv 2304.07193.
+    patches that are not masked take no part in it. Of a stack of views, all images of all views
+    are one batch, and the masked patches of all views are balanced together. Oquab et al., 2024,
+    "DINOv2: learning robust visual features without supervision", arXiv 2304.07193.
 
     Args:
-      student: s [B, T, K], of the masked view; computed in float32.
-      teacher: g [B, T, K], of the same view without mask.
-      mask: m [B, T], true where the student's patch was masked.
+      student: s [B, T, K] or [V, B, T, K], of the masked views; computed in float32.
+      teacher: g, of the same shape, of the same views without mask.
+      mask: m [B, T] or [V, B, T], true where the student's patch was masked.
       student_temperature, teacher_temperature: t_s and t_t.
       iterations: of `sinkhorn`.
 
@@ -163,9 +164,9 @@ def sinkhorn_ibot(
     >>> round(float(sinkhorn_ibot(scores, scores, mask)), 4)  # half of log 4
     0.6931
     """
-    chex.assert_rank((student, teacher, mask), (3, 3, 2))
+    chex.assert_rank((student, teacher, mask), ({3, 4}, {3, 4}, {2, 3}))
     chex.assert_equal_shape((student, teacher))
-    chex.assert_shape(mask, student.shape[:2])
+    chex.assert_shape(mask, student.shape[:-1])
     targets = _balanced(teacher, mask, teacher_temperature, iterations)
     return _of_masked(targets, _log_softmax(student, student_temperature), mask)
 
@@ -297,7 +298,7 @@ def _check_views(student: jax.Array, teacher: jax.Array) -> None:
 def _balanced(
     teacher: jax.Array, mask: jax.Array, temperature: float | jax.Array, iterations: int
 ) -> jax.Array:
-    """`sinkhorn` of the rows of g [A, B, K] that a mask [A, B] keeps; other rows mean nothing.
+    """`sinkhorn` of the rows of g [..., K] that a mask [...] keeps; other rows mean nothing.
 
     The count of rows, which is not static, falls out where the rows are scaled to 1 last.
     """
@@ -306,8 +307,9 @@ def _balanced(
     kept = mask.astype(bool)[..., None]
     log_q = jax.lax.stop_gradient(teacher).astype(jnp.float32) / temperature
     log_q = jnp.where(kept, log_q, 0.0)
+    rows = tuple(range(log_q.ndim - 1))
     for _ in range(iterations):
-        columns = jax.nn.logsumexp(log_q, axis=(0, 1), b=kept.astype(jnp.float32))
+        columns = jax.nn.logsumexp(log_q, axis=rows, b=kept.astype(jnp.float32))
         # Where no row is kept a column sums to 0, whose logarithm would make every row nan.
         log_q = log_q - jnp.where(kept.any(), columns, 0.0)
         log_q = log_q - jax.nn.logsumexp(log_q, axis=-1, keepdims=True)
@@ -315,7 +317,7 @@ def _balanced(
 
 
 def _of_masked(targets: jax.Array, log_probabilities: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean over images of the mean cross-entropy [B, T] of an image's masked patches."""
+    """Mean over images of the mean cross-entropy [..., T] of an image's masked patches."""
     each = -(targets * log_probabilities).sum(-1)
     weights = mask.astype(jnp.float32)
-    return ((weights * each).sum(1) / jnp.maximum(weights.sum(1), 1.0)).mean()
+    return ((weights * each).sum(-1) / jnp.maximum(weights.sum(-1), 1.0)).mean()

@@ -68,12 +68,14 @@ def simmim(prediction: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Arr
     are patches of C numbers, and counting their pixels instead gives the same value. Places that
     are single pixels of C channels give the reconstruction of Atito et al., 2021, "SiT:
     self-supervised vision transformer", arXiv 2104.03602, whose masks cut through patches; it has
-    no 1e-5. No gradient to the target.
+    no 1e-5. With a mask of the prediction's own shape every number is a place. No gradient to the
+    target.
 
     Args:
       prediction: x [B, ..., C]; computed in float32.
       target: y [B, ..., C].
-      mask: m [B, ...], true (or a weight) where a place was masked or overwritten.
+      mask: m [B, ...], or [B, ..., C] with C places of one number each; true (or a weight) where
+        a place was masked or overwritten.
 
     Returns:
       Scalar, float32; 0 where nothing is masked.
@@ -82,6 +84,8 @@ def simmim(prediction: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Arr
     >>> round(float(simmim(x, y, jnp.array([[True, False]]))), 3)
     2.0
     """
+    if mask.ndim == prediction.ndim:
+        prediction, target = prediction[..., None], target[..., None]
     masked = mask.astype(jnp.float32).sum()
     differences = _differences(prediction, target, mask)
     # Not the absolute value of jax, whose slope is 1 where it is 0.

@@ -42,9 +42,15 @@ class Count(NamedTuple):
 
 
 def parse(
-    total: int, ratio: Any, how: str, steps: int, per: str = "view", probability: float = 1.0
+    total: int,
+    ratio: Any,
+    how: str,
+    steps: int,
+    per: str = "view",
+    probability: float = 1.0,
+    up: bool = False,
 ) -> Count:
-    """How many of `total` things to hide: floor(total r), where r is `ratio`.
+    """How many of `total` things to hide: floor(total r), or ceil(total r), where r is `ratio`.
 
     Args:
       total: number of things.
@@ -54,6 +60,7 @@ def parse(
       steps: length of the run.
       per: who draws a ratio of its own: each "view", or the whole "batch" one together.
       probability: that a view is masked at all.
+      up: whether a number between two is rounded up; what is left out is, in any case.
 
     Raises:
       ConfigError: naming the field that does not fit.
@@ -88,7 +95,9 @@ def parse(
                 key = fold_name(given.key, "ratio")
                 shared = jax.random.uniform(key, (), minval=low, maxval=high)
                 fraction = jnp.full(given.keys.shape, shared)
-        count = jnp.floor(total * fraction + 1e-4).astype(jnp.int32)
+        exact = total * fraction
+        count = jnp.ceil(exact - 1e-4) if up else jnp.floor(exact + 1e-4)
+        count = count.astype(jnp.int32)
         masked = _uniform(given.keys, "masked", 0.0, 1.0) < probability
         return jnp.where(masked, count, 0)
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from jaxssl.errors import ConfigError
 from jaxssl.masks import Fields, Given, Mask, Setting, each
@@ -25,8 +26,11 @@ def build(
     least the area a ~ U(min(1/2, area), area) of the view. With probability `replaced` a view gets,
     instead of zeros, the pixels of another sample's view at the same places, over
     U(min(1/2, r), r) = r = `replaced_area`. Where a sample is paired with itself, its pixels are
-    counted as hidden all the same. Ahmed, Awais, Kittler, 2021, "SiT: self-supervised vision
+    counted as hidden all the same. Atito, Awais, Kittler, 2021, "SiT: self-supervised vision
     transformer", arXiv 2104.03602.
+
+    For an encoder of patches there is the field "patches" [B, V, T, P] too: what is hidden of each
+    number of the target "pixels".
 
     Args:
       setting: of the views.
@@ -39,7 +43,7 @@ def build(
     Raises:
       ConfigError: a fraction out of range.
     """
-    del setting
+    grid, channels = setting.grid, len(setting.mean)
     for name, value in (("area", area), ("replaced_area", replaced_area), ("side", side)):
         if not 0 < value <= 1:
             raise ConfigError(f"{name}: found {value}, expected above 0 and at most 1")
@@ -82,6 +86,11 @@ def build(
         pixels, other = each(draw, given.keys)
         partner = jax.random.permutation(fold_name(given.key, "partner"), batch)
         filling = jnp.where(other[..., None, None, None], given.x[partner], 0.0)
-        return {"pixels": pixels, "x": jnp.where(pixels[..., None], filling, given.x)}
+        fields = {"pixels": pixels, "x": jnp.where(pixels[..., None], filling, given.x)}
+        return fields | ({"patches": of_patches(pixels)} if grid else {})
 
-    return Mask(hide, ("pixels", "x"))
+    def of_patches(pixels: jax.Array) -> jax.Array:
+        cut = rearrange(pixels, "b v (h p) (w q) -> b v (h w) (p q)", h=grid[0], w=grid[1])
+        return jnp.repeat(cut, channels, axis=-1)
+
+    return Mask(hide, ("pixels", "x", *(("patches",) if grid else ())))

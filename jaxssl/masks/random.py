@@ -20,7 +20,7 @@ def build(
     per: str = "view",
     probability: float = 1.0,
 ) -> Mask:
-    """Hides units of patches at random, without regard to each other.
+    """Hides units of patches at random, without regard to each other: ceil(U r) of U.
 
     He et al., 2022, "Masked autoencoders are scalable vision learners", arXiv 2111.06377; with
     units of 32 pixels as in Xie et al., 2022, "SimMIM: a simple framework for masked image
@@ -50,11 +50,12 @@ def build(
     for axis, side in enumerate(sides):
         place = place.repeat(side, axis)
     unit_of = jnp.asarray(place.reshape(-1))
-    count = counts.parse(math.prod(coarse), ratio, how, setting.steps, per, probability)
+    units = math.prod(coarse)
+    count = counts.parse(units, ratio, how, setting.steps, per, probability, up=True)
 
     def hide(given: Given) -> Fields:
         def draw(key: jax.Array, number: jax.Array) -> jax.Array:
-            noise = jax.random.uniform(key, (math.prod(coarse),))
+            noise = jax.random.uniform(key, (units,))
             return hide_first(ranks(noise), number)[unit_of]
 
         return count.fields(each(draw, given.keys, count.draw(given)), cells)

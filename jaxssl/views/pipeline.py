@@ -11,17 +11,29 @@ import numpy as np
 from jaxssl.errors import ConfigError, near
 from jaxssl.views import colour, geometry
 from jaxssl.views.fields import parse, whole
+from jaxssl.views.shared import TURNS, Tiles, turned
 from jaxssl.views.transforms import TRANSFORMS, Affine, Elastic
 
 MakeViews = Callable[[jax.Array, Mapping[str, jax.Array]], dict[str, jax.Array]]
+FIELDS = ("count", "size", "turns", "tiles", *TRANSFORMS)
 
 
 class Group(NamedTuple):
-    """One checked group: `number` views of `size` pixels, and its transforms by name."""
+    """One checked group: `number` views of `size` pixels, and its transforms by name.
+
+    With `turns` or `tiles` all its views are made of one random view, of `drawn` pixels.
+    """
 
     number: int
     size: int
     transforms: dict[str, Any]
+    turns: bool = False
+    tiles: Tiles | None = None
+
+    @property
+    def drawn(self) -> int:
+        """Side of the random view."""
+        return self.tiles.whole(self.size) if self.tiles else self.size
 
 
 def build(
@@ -42,6 +54,10 @@ def build(
     is absent, or None, is off. The order is fixed: crop or pad_crop (without them the whole image
     is resized), flip, vertical_flip, affine and elastic (one warp), jitter, grayscale, blur,
     solarize, noise, low_frequency, and last (x - mean) / std.
+
+    Two fields make all views of a group from one random view, drawn as the first of them would be:
+    `turns=True` turns it by 0, 90, 180 and 270 degrees (`count` 4), and `tiles=dict(side=3, ...)`
+    cuts it into `count` = side² squares of `size` pixels (`shared.Tiles`).
 
     A view depends on nothing but the key, the sample's `index` and the view's number (`group_ids`),
     so neither its place in the batch, nor the device, nor the rest of the batch changes it. Each
@@ -77,14 +93,22 @@ def build(
         return {name: make_group(name, keys, pixels) for name in groups}
 
     def make_group(name: str, keys: jax.Array, pixels: jax.Array) -> jax.Array:
-        def view(key: jax.Array, image: jax.Array, number: jax.Array) -> jax.Array:
-            image = _make_view(groups[name], jax.random.fold_in(key, number), image)
-            return colour.normalize(image, mean, std).astype(dtype)
+        group, numbers = groups[name], jnp.asarray(ids[name], jnp.uint32)
+
+        def view(key: jax.Array, image: jax.Array) -> jax.Array:
+            return colour.normalize(_make_view(group, key, image), mean, std)
+
+        def of_sample(key: jax.Array, image: jax.Array) -> jax.Array:
+            own = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+            if group.turns:
+                return turned(view(own[0], image))
+            if group.tiles:
+                return group.tiles(own, view(own[0], image), group.size)
+            return jax.vmap(view, (0, None))(own, image)
 
         # Samples outside, views inside: merging them as (b v) then keeps a sharded batch in place.
-        of_batch = jax.vmap(jax.vmap(view, (None, None, 0)), (0, 0, None))
         try:
-            return of_batch(keys, pixels, jnp.asarray(ids[name], jnp.uint32))
+            return jax.vmap(of_sample)(keys, pixels).astype(dtype)
         except ConfigError as error:
             raise ConfigError(f"views.{name}.{error}") from None
 
@@ -131,7 +155,7 @@ def _make_view(group: Group, key: jax.Array, image: jax.Array) -> jax.Array:
     noise, low = (transforms.pop(name, None) for name in ("noise", "low_frequency"))
 
     def of_frame(frame: jax.Array) -> jax.Array:
-        return _transform(transforms, keys, frame, group.size)
+        return _transform(transforms, keys, frame, group.drawn)
 
     # The keys are the same for all frames, so are the draws; noise alone sees the whole clip.
     image = of_frame(image) if image.ndim == 3 else jax.vmap(of_frame)(image)
@@ -188,9 +212,8 @@ def _parse_group(where: str, config: Any) -> Group:
         raise ConfigError(f"{where}: found {config!r}, expected a dict with count and size")
     given = dict(config.items())
     for name in given:
-        if name not in ("count", "size", *TRANSFORMS):
-            known = near(name, ("count", "size", *TRANSFORMS))
-            raise ConfigError(f"{where}.{name}: no such transform{known}")
+        if name not in FIELDS:
+            raise ConfigError(f"{where}.{name}: no such transform{near(name, FIELDS)}")
     for name in ("count", "size"):
         if name not in given:
             raise ConfigError(f"{where}.{name}: missing, expected a whole number >= 1")
@@ -210,7 +233,31 @@ def _parse_group(where: str, config: Any) -> Group:
         )
     count = whole(f"{where}.count", given["count"], 1)
     size = whole(f"{where}.size", given["size"], 1)
-    return Group(count, size, transforms)
+    return _check_shared(where, Group(count, size, transforms, *_shared(where, given)))
+
+
+def _shared(where: str, given: Mapping[str, Any]) -> tuple[bool, Tiles | None]:
+    """The fields that make all views of a group from one."""
+    turns, tiles = given.get("turns") or False, given.get("tiles")
+    if not isinstance(turns, bool):
+        raise ConfigError(f"{where}.turns: found {turns!r}, expected True or False")
+    return turns, None if tiles is None else parse(Tiles, f"{where}.tiles", tiles)
+
+
+def _check_shared(where: str, group: Group) -> Group:
+    """The group itself, once its views are as many as the turns or the tiles of one view."""
+    if group.turns and group.tiles:
+        raise ConfigError(f"{where}.tiles: found beside turns, expected one of the two")
+    if group.turns and group.number != TURNS:
+        raise ConfigError(f"{where}.count: found {group.number}, expected {TURNS} with turns")
+    if group.tiles and group.number != group.tiles.side**2:
+        raise ConfigError(
+            f"{where}.count: found {group.number}, expected {group.tiles.side**2}, the tiles of"
+            f" tiles.side = {group.tiles.side}"
+        )
+    if group.tiles and "low_frequency" in group.transforms:
+        raise ConfigError(f"{where}.low_frequency: found beside tiles, expected one of the two")
+    return group
 
 
 def _number_views(groups: Mapping[str, Group]) -> dict[str, tuple[int, ...]]:

@@ -21,7 +21,8 @@ def _between(draw: jax.Array, ends: tuple[float, float]) -> jax.Array:
     return ends[0] + (ends[1] - ends[0]) * draw
 
 
-def _three_channels(name: str, image: jax.Array) -> None:
+def three_channels(name: str, image: jax.Array) -> None:
+    """Raise ConfigError, for the field `name`, unless the image has three channels."""
     if image.shape[-1] != 3:
         raise ConfigError(f"{name}: found images of {image.shape[-1]} channel(s), expected 3")
 
@@ -186,7 +187,7 @@ class Jitter:
         active = [(i, n) for i, n in enumerate(idle) if getattr(self, n) != (idle[n], idle[n])]
         for _, name in active:
             if name in ("saturation", "hue"):
-                _three_channels(f"jitter.{name}", image)
+                three_channels(f"jitter.{name}", image)
         amounts = {name: _between(draws[i], getattr(self, name)) for i, name in active}
         ranks = None
         if self.order == "random" and len(active) > 1:
@@ -203,7 +204,7 @@ class Grayscale:
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """[h, w, c] -> [h, w, c]."""
-        _three_channels("grayscale", image)
+        three_channels("grayscale", image)
         gray = colour.to_grayscale(image)
         return jnp.where(jax.random.uniform(key) < self.probability, gray, image)
 

@@ -11,7 +11,7 @@ from jaxssl import heads
 from jaxssl.encoders import positions
 from jaxssl.errors import ConfigError
 
-FIELDS = dict(name="predictor", output=5, grid=(2, 4), width=8, depth=1, heads=2)
+FIELDS = dict(name="predictor", target_width=5, grid=(2, 4), width=8, depth=1, heads=2)
 RNG = np.random.default_rng(0)
 X = np.float32(RNG.normal(size=(4, 3, 6)))
 WHOLE = np.float32(RNG.normal(size=(4, 8, 6)))
@@ -49,10 +49,17 @@ def test_each_block_is_a_pass_of_its_own():
         bound = head.bind(variables)
         context, asked = bound.inputs(X, train=True, tokens=TOKENS, targets=TARGETS, key=None)
         both = jnp.concatenate([context, asked[:, 1]], axis=1)
-        return bound.prediction(bound.norm(bound.transformer(both)[0]))[:, 3:]
+        last = variables["params"]["prediction"]
+        y = bound.norm(bound.transformer(both)[0])[:, 3:]
+        return y @ last["kernel"] + last["bias"]
 
     alone = jax.jit(one_pass)(variables)
     np.testing.assert_allclose(got[:, 1], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_targets_are_as_wide_as_the_context_unless_told():
+    head, variables = make(target_width=None)
+    assert predict(head, variables, X, TOKENS, TARGETS).shape == (4, 3, 2, X.shape[-1])
 
 
 def test_permuting_the_blocks_permutes_the_predictions():
@@ -181,7 +188,7 @@ def test_what_does_not_fit_is_refused(fields, call, message):
     ("fields", "message"),
     [
         (dict(noise=-0.1), "student.predictor.noise: found -0.1"),
-        (dict(output=0), "student.predictor.output: found"),
+        (dict(target_width=0), "student.predictor.target_width: found"),
         (dict(heads=3), "student.predictor.heads: found 3, expected a divisor of width = 8"),
         (dict(width=10), "student.predictor.width: found 10, expected a multiple of 4"),
     ],

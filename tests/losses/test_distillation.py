@@ -76,6 +76,19 @@ def test_sinkhorn_ibot_balances_the_masked_patches_of_the_batch():
     )
 
 
+def test_sinkhorn_ibot_balances_the_masked_patches_of_all_views_together():
+    stacks = [np.stack([x, x[::-1] * scale]) for x, scale in zip(masked_scores(), (2, 3, 1))]
+    stacks[2][1, 0] = False  # views with masks of their own
+    student, teacher, mask = stacks
+    fn = jax.jit(losses.sinkhorn_ibot)
+    merged = [x.reshape(-1, *x.shape[2:]) for x in stacks]
+    np.testing.assert_allclose(fn(*stacks), fn(*merged), rtol=1e-6)
+    apart = np.mean([fn(*view) for view in zip(*stacks)])
+    assert abs(fn(*stacks) / apart - 1) > 1e-3
+    none = fn(student, teacher, mask & False)
+    assert none == 0
+
+
 def test_sinkhorn_ibot_counts_masked_patches_alone():
     student, teacher, mask = masked_scores()
     value_and_grads = jax.jit(jax.value_and_grad(losses.sinkhorn_ibot, argnums=(0, 1)))
@@ -160,6 +173,8 @@ def test_devices():
     scores = [normal(6, 16, 6, 8), normal(7, 16, 6, 8)]
     golden.check_devices(ibot, [*scores, center, mask], [0] * 4)
     golden.check_devices(losses.sinkhorn_ibot, [*scores, mask], [0] * 3)
+    stacks = [np.stack([x, 2 * x[::-1]]) for x in scores] + [np.stack([mask, mask[::-1]])]
+    golden.check_devices(losses.sinkhorn_ibot, stacks, [1] * 3)
     golden.check_devices(losses.sinkhorn_dino, [student, teacher], [1, 1])
 
 

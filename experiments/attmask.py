@@ -1,0 +1,109 @@
+"""AttMask: iBOT that hides what the teacher attends to.
+
+Kakogeorgiou, Gidaris, Psomas, Avrithis, Bursuc, Karantzalos, Komodakis (2022), What to hide from
+your students: attention-guided masked image modeling, arXiv 2203.12719.
+
+  python -m jaxssl.main --config=experiments/attmask.py --workdir=runs/attmask
+
+scikit-learn's digits with a small vision transformer. "hints" hides the patches with the most
+attention and shows a few of them again, "high" shows none. The control hides those with the least:
+
+  ... --config.masks.hidden.kind=low
+
+  python -m jaxssl.main --config=experiments/attmask.py:cifar10 --workdir=runs/attmask-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxssl import base
+
+PRESETS = ("digits", "cifar10", "imagenet1k_vit_s16")
+# preset -> (hidden widths of the head, its output, prototypes K, first decay of the teacher, share
+# of hints). A tenth of the few patches of small images would be none.
+SCALES = {
+    "digits": ((256, 256), 64, 256, 0.99, 0.25),
+    "cifar10": ((512, 512), 128, 1024, 0.99, 0.25),
+}
+HEADLINE = ((2048, 2048), 256, 8192, 0.996, 0.1)
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    config = base.vision(preset)
+    hidden, width, count, decay, shown = SCALES.get(preset, HEADLINE)
+    config.method = "masked_prediction"
+    if preset in SCALES:
+        size = config.views["global"].size
+        small = base.SMALL_VITS[preset] | dict(image_size=size, posemb="sincos2d")
+        config.encoder = dict(name="vit", pool="cls", **small)
+        config.views["global"].count = 2
+    config.encoder.mask_token = True
+    config.masks.hidden = dict(
+        name="attention",
+        views="global",
+        teacher="ema",
+        kind="hints",
+        shown=shown,
+        ratio=(0.1, 0.5),
+        per="batch",
+        probability=0.5,
+    )
+    # One head for the class token and the patches. As published for a ViT-S, the lengths of the
+    # prototypes are learned.
+    config.student.projector = dict(
+        name="mlp", widths=(*hidden, width), norm="none", activation="gelu"
+    )
+    config.student.prototypes = dict(
+        name="prototypes",
+        count=count,
+        weight_norm=preset in SCALES,
+        reads="projection",
+        output="scores",
+    )
+    config.student.patch_projector = dict(
+        shares="projector", reads="tokens", output="patch_projection"
+    )
+    config.student.patch_prototypes = dict(
+        shares="prototypes", reads="patch_projection", output="patch_scores"
+    )
+    config.teachers.ema = dict(
+        rule="ema", follows=("encoder", "projector", "prototypes"), decay=("cosine", decay, 1.0)
+    )
+    temperature = 0.04
+    if preset not in SCALES:
+        batch = 240
+        epoch = base.imagenet_epoch(batch)
+        base.imagenet_recipe(
+            config,
+            name="adamw",
+            learning_rate=5e-4 * batch / 256,
+            end=1e-6,
+            weight_decay=("cosine", 0.04, 0.4),
+            batch=batch,
+            epochs=100,
+            clip_per_tensor=3.0,
+        )
+        config.views["global"].crop.scale = (0.25, 1.0)
+        config.views.local.update(count=10, crop=dict(scale=(0.05, 0.25)))
+        config.optimizer.groups = dict(
+            prototypes=dict(match="^prototypes/vectors", freeze_until=epoch)
+        )
+        temperature = base.rising(0.04, 0.07, 30, epoch)
+    shared = dict(
+        center=dict(memory="center", momentum=0.9),
+        student_temperature=0.1,
+        teacher_temperature=temperature,
+    )
+    config.losses.dino = dict(
+        fn="dino", student="scores", teacher="ema/scores", pairs="all", **shared
+    )
+    config.losses.ibot = dict(
+        fn="ibot",
+        student="patch_scores:global",
+        teacher="ema/patch_scores",
+        pairs="same",
+        mask=dict(mask="hidden"),
+        **shared,
+    )
+    return config

@@ -1,0 +1,93 @@
+"""dBOT: features of hidden patches, of a teacher that starts at random and is replaced by stages.
+
+Liu, Zhou, Kong, Lin, Ji (2022), Exploring target representations for masked autoencoders, arXiv
+2209.03917. The teacher of the first stage is a random network, that of the second is the encoder
+that the first stage left; the student of each stage starts anew.
+
+  python -m jaxssl.main --config=experiments/dbot.py --workdir=runs/dbot
+
+scikit-learn's digits, 300 steps a stage. The control has a single stage of the whole length, which
+learns the features of the random network:
+
+  ... '--config.stages=()' --config.train.steps=600
+
+  python -m jaxssl.main --config=experiments/dbot.py:cifar10 --workdir=runs/dbot-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxssl import base
+
+PRESETS = ("digits", "cifar10", "imagenet1k_vit_b16")
+# preset -> the decoder's width, depth and heads.
+DECODERS = {"digits": (64, 2, 2), "cifar10": (96, 2, 3)}
+HEADLINE = (512, 8, 16)
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    config = base.vision(preset)
+    base.patches(config, class_token=True, posemb="sincos2d")
+    config.method = "masked_prediction"
+    config.masks.hidden = dict(name="random", ratio=0.75, how="drop")
+    width, depth, heads = DECODERS.get(preset, HEADLINE)
+    config.student.decoder = dict(
+        name="decoder",
+        width=width,
+        depth=depth,
+        heads=heads,
+        grid=base.grid(config),
+        class_token=True,
+        reads="tokens",
+        output="features",
+    )
+    config.teachers.previous = dict(rule="frozen", source="random", follows=("encoder",))
+    config.losses.features = dict(
+        fn="dbot",
+        student="features",
+        teacher="previous/last",
+        pairs="same",
+        mask=dict(mask="hidden"),
+        beta=2.0,
+    )
+    config.optimizer.beta2 = 0.95
+    if preset in DECODERS:
+        total = config.train.steps
+        config.train.steps = total // 2
+        whole = config.optimizer.learning_rate
+    else:
+        total, whole = _published(config)
+    # One schedule over both stages.
+    first, second = (("part", start, total, whole) for start in (0, total // 2))
+    config.optimizer.learning_rate = first
+    config.stages = (
+        dict(name="first"),
+        dict(
+            name="second",
+            changes={
+                "teachers.previous.source": "artifact",
+                "teachers.previous.artifact": "first",
+                "optimizer.learning_rate": second,
+            },
+        ),
+    )
+    return config
+
+
+def _published(config: ConfigDict) -> tuple[int, object]:
+    """ImageNet-1k, 800 epochs a stage; gives the steps of both and their learning rate."""
+    batch, epochs, warmup = 4096, 800, 40
+    total = 2 * epochs * base.imagenet_epoch(batch)
+    base.imagenet_recipe(
+        config,
+        name="adamw",
+        learning_rate=1.5e-4 * batch / 256,
+        weight_decay=0.05,
+        batch=batch,
+        epochs=epochs,
+        warmup_epochs=warmup,
+        clip_norm=3.0,
+    )
+    config.method_options.drop_path = 0.2
+    return total, config.optimizer.learning_rate

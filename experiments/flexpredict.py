@@ -1,0 +1,78 @@
+"""FlexPredict: I-JEPA whose predictor is told only roughly where the hidden patches are.
+
+Bar, Bordes, Shocher, Assran, Vincent, Ballas, Darrell, Globerson, LeCun (2024), Stochastic
+positional embeddings improve masked image modeling, arXiv 2308.00566, at first named Predicting
+masked tokens in stochastic locations improves masked image modeling.
+
+  python -m jaxssl.main --config=experiments/flexpredict.py --workdir=runs/flexpredict
+
+scikit-learn's digits. The first control is told the exact places, the second can learn to do
+without the noise, whose matrix is its own:
+
+  ... --config.student.predictor.noise=0.0
+  ... --config.student.predictor.tied=False
+
+  python -m jaxssl.main --config=experiments/flexpredict.py:cifar10 --workdir=runs/flexpredict-32
+
+CIFAR-10 under $JAXSSL_DATA/cifar10.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxssl import base
+
+PRESETS = ("digits", "cifar10", "imagenet1k_vit_b16")
+# preset -> (side of a patch; the predictor's width, depth and heads; first decay of the teacher).
+SCALES = {"digits": (2, 48, 2, 3, 0.99), "cifar10": (4, 64, 3, 4, 0.99)}
+HEADLINE = (16, 384, 6, 12, 0.996)
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    config = base.vision(preset)
+    patch, width, depth, heads, decay = SCALES.get(preset, HEADLINE)
+    base.patches(
+        config,
+        ("crop", "flip", "affine"),
+        patch=patch,
+        pool="mean",
+        class_token=False,
+        posemb="sincos2d",
+    )
+    if "crop" in config.views["global"]:
+        config.views["global"].crop.scale = (0.3, 1.0)
+    config.method = "masked_prediction"
+    config.masks.blocks = dict(
+        name="multi_block", count=4, scale=(0.15, 0.2), aspect=(0.75, 1.5), context=(0.85, 1.0)
+    )
+    config.student.predictor = dict(
+        name="predictor",
+        width=width,
+        depth=depth,
+        heads=heads,
+        noise=0.25,
+        tied=True,
+        grid=base.grid(config),
+        reads="tokens",
+        output="prediction",
+    )
+    config.teachers.ema = dict(rule="ema", follows=("encoder",), decay=("linear", decay, 1.0))
+    config.losses.flexpredict = dict(
+        fn="ijepa",
+        student="prediction",
+        teacher="ema/tokens",
+        pairs="same",
+        targets=dict(mask="blocks", field="targets"),
+    )
+    if preset not in SCALES:
+        config.method_options = dict(drop_path=0.0)
+        base.imagenet_recipe(
+            config,
+            name="adamw",
+            learning_rate=8e-4,
+            end=1e-4,
+            weight_decay=("cosine", 0.04, 0.4),
+            batch=2048,
+            epochs=600,
+            warmup_epochs=15,
+        )
+    return config

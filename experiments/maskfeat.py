@@ -1,0 +1,69 @@
+"""MaskFeat: predict the oriented gradients of hidden blocks of patches.
+
+Wei, Fan, Xie, Wu, Yuille, Feichtenhofer (2022), Masked feature prediction for self-supervised
+visual pre-training, arXiv 2112.09133.
+
+  python -m jaxssl.main --config=experiments/maskfeat.py --workdir=runs/maskfeat
+
+scikit-learn's digits. The control hides nearly everything, so that there is nothing to predict
+from:
+
+  ... --config.masks.hidden.ratio=0.99
+
+  python -m jaxssl.main --config=experiments/maskfeat.py:cifar10 --workdir=runs/maskfeat-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10.
+"""
+
+import math
+
+from ml_collections import ConfigDict
+
+from jaxssl import base
+
+PRESETS = ("digits", "cifar10", "imagenet1k_vit_b16")
+BINS = 9
+# Sides of the cells of gradients, in pixels: half of a patch.
+CELLS = {"digits": 2, "cifar10": 2}
+HEADLINE = 8
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    config = base.vision(preset)
+    base.patches(config, pool="mean", mask_token=True)
+    config.method = "masked_prediction"
+    patch, channels = config.encoder.patch, len(config.data.mean)
+    cell = CELLS.get(preset, HEADLINE)
+    # Of 14 x 14 patches, 78 are hidden, by rectangles of at least 16.
+    config.masks.hidden = dict(name="block", ratio=0.4, least=math.prod(base.grid(config)) // 12)
+    config.targets.gradients = dict(name="hog", patch=patch, cell=cell, bins=BINS)
+    config.student.gradients = dict(
+        name="linear",
+        width=(patch // cell) ** 2 * channels * BINS,
+        reads="tokens",
+        output="gradients",
+    )
+    config.losses.gradients = dict(
+        fn="masked_squared_error",
+        student="gradients",
+        teacher="input/gradients",
+        pairs="same",
+        mask=dict(mask="hidden"),
+    )
+    if preset not in CELLS:
+        batch = 2048
+        config.views["global"].crop.scale = (0.5, 1.0)
+        config.encoder.class_token = True
+        config.method_options = dict(drop_path=0.0)
+        base.imagenet_recipe(
+            config,
+            name="adamw",
+            learning_rate=2e-4 * batch / 256,
+            end=1e-6,
+            weight_decay=0.05,
+            batch=batch,
+            epochs=300,
+            warmup_epochs=30,
+            clip_norm=0.02,
+        )
+    return config

@@ -1,0 +1,298 @@
+"""Context encoder: a hole in a view is filled so that it is right, and that it looks right.
+
+Pathak, Krähenbühl, Donahue, Darrell, Efros, 2016, "Context encoders: feature learning by
+inpainting", arXiv 1604.07379. The encoder sees the view x with a hole M (a mask that gives "pixels"
+and "x", such as `region`), the head `decoder` makes an image y of its tokens, and a second encoder,
+the discriminator D, sees nothing but the hole, of the view and of y:
+
+  L = (1 - a) rec(y, x) + a adv(D(M y)) + disc(D(M x), D(M y))
+
+with `inpainting_error`, `fooling_error` and `telling_error` below. The two last are one game:
+nothing of `adv` moves the discriminator, and nothing of `disc` the encoder and the decoder, so that
+one gradient of L serves both sides. Two optimizers apply it: `config.optimizer` ("main") to the
+encoder and the decoder, and "discriminator" to the rest.
+
+The paper writes the generator's side as min log(1 - D), whose slope vanishes where D is sure; like
+the published code, `fooling_error` is -log D, which has the same fixed point.
+
+Fields of `config.method_options`:
+  adversarial_weight: a; may be a schedule. Published: 0.001.
+  overlap: pixels around the hole, which the encoder sees, that are rebuilt too; 0 for none.
+  overlap_weight: of their errors, those in the hole having 1. Published: 10.
+  discriminator: an encoder, as `config.encoder`.
+  discriminator_optimizer: fields that differ from `config.optimizer`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxssl import encoders, heads, optim, schedules
+from jaxssl.by_name import build_by_name
+from jaxssl.errors import ConfigError, near
+from jaxssl.heads import linear
+from jaxssl.method import Aux, Batch, Info, Method, Optimizer, PyTree
+from jaxssl.methods import blocks, checks, encode
+from jaxssl.methods.networks import DTYPES, Head, Networks
+from jaxssl.naming import fold_name
+from jaxssl.sharding import batch_sharded
+from jaxssl.state import example_batch
+from jaxssl.step import gradient_step
+
+OPTIONS: Mapping[str, Any] = {
+    "adversarial_weight": 0.001,
+    "overlap": 0,
+    "overlap_weight": 10.0,
+    "discriminator": {},
+    "discriminator_optimizer": {},
+}
+GENERATOR = ("encoder", "decoder")
+DISCRIMINATOR = ("discriminator", "score")
+IMAGE = "image"
+
+
+def build(config: Any, info: Info) -> Method:
+    """The `Method` of a context encoder's config.
+
+    Raises:
+      ConfigError: naming the first field that does not fit.
+    """
+    options = _options(config)
+    checks.unread(config, "losses", "teachers", "targets")
+    weight = schedules.make(
+        options["adversarial_weight"], info.steps, "method_options.adversarial_weight"
+    )
+    generator, discriminator = _networks(config, options)
+    made = blocks.Blocks(config, blocks.OPTIONS, generator.encoder, info)
+    group = _hole(config, made)
+
+    def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
+        x = made.plain(key, batch)[0][group]["x"][:, 0]
+        params, stats = generator.init(key, x)
+        whole = generator._replace(microbatches=1)  # an example may be smaller than their number
+        given = {group: {"x": x[:, None]}}
+        draw = lambda: whole.outputs(params, stats, given, (IMAGE,), False)[0][IMAGE][group]
+        drawn = jax.eval_shape(draw).shape[2:]
+        if drawn != x.shape[1:]:
+            raise ConfigError(
+                f"student.decoder: found images {drawn}, expected {x.shape[1:]}, the view's"
+            )
+        judge, judge_stats = discriminator.init(fold_name(key, "discriminator"), x)
+        judge, judge_stats = _named(judge), _named(judge_stats)
+        return params | judge, {"batch_stats": {"student": stats | judge_stats}}
+
+    def loss(
+        params: PyTree,
+        seen: Mapping[str, PyTree],
+        extra: PyTree,
+        batch: Batch,
+        key: jax.Array,
+        step: jax.Array,
+    ) -> tuple[jax.Array, Aux]:
+        del seen
+        plain, _ = made.plain(key, batch)
+        x = plain[group]["x"]
+        block = made.for_student(key, batch, {group: plain[group]}, step)[group]
+        hole = block["pixels"]
+        stats = extra["batch_stats"]["student"]
+        found, stats = generator.outputs(params, stats, {group: block}, (IMAGE,), train=True)
+        drawn = found[IMAGE][group]
+        reconstruction = inpainting_error(
+            drawn, x, hole, overlap=options["overlap"], overlap_weight=options["overlap_weight"]
+        )
+
+        def judge(judge_params: PyTree, judge_stats: PyTree, **images: jax.Array) -> Any:
+            """The scores [B, V] of images, each with batch statistics of its own."""
+            masked = {
+                name: {"x": batch_sharded(image * hole[..., None])}
+                for name, image in images.items()
+            }
+            scores, after = discriminator.outputs(
+                _unnamed(judge_params), _unnamed(judge_stats), masked, ("score",), train=True
+            )
+            return {name: s[..., 0] for name, s in scores["score"].items()}, after
+
+        # The generator plays against a discriminator that stands still, and the other way round.
+        scores, _ = judge(jax.lax.stop_gradient(params), stats, drawn=drawn)
+        fooling = fooling_error(scores["drawn"])
+        scores, judge_stats = judge(params, stats, drawn=jax.lax.stop_gradient(drawn), real=x)
+        telling = telling_error(scores["real"], scores["drawn"])
+        a = weight(step)
+        value = (1 - a) * reconstruction + a * fooling + telling
+        metrics = {
+            "reconstruction": reconstruction,
+            "fooling": fooling,
+            "telling": telling,
+            "told_apart": ((scores["real"] > 0).mean() + (scores["drawn"] < 0).mean()) / 2,
+        }
+        after = {"batch_stats": {"student": {**stats, **_named(judge_stats)}}}
+        return value, Aux(jax.lax.stop_gradient(after), metrics)
+
+    shapes, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
+    checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
+    return Method(
+        init,
+        {"main": loss},
+        encode.encoders_of(config, generator.encoder),
+        {},
+        gradient_step(optimizers=("main", "discriminator")),
+        _optimizers(config, options, shapes, info),
+    )
+
+
+def inpainting_error(
+    prediction: jax.Array,
+    target: jax.Array,
+    hole: jax.Array,
+    *,
+    overlap: int = 0,
+    overlap_weight: float = 10.0,
+) -> jax.Array:
+    """Mean squared error in a hole, and, with a greater weight, on a border around it.
+
+    L = sum_p w_p |y_p - x_p|^2 / (C sum_p [w_p > 0]), with w = 1 in the hole, `overlap_weight` at
+    most `overlap` pixels along each axis from it, and 0 elsewhere. Pathak et al., 2016, "Context
+    encoders", arXiv 1604.07379. No gradient to the target.
+
+    Args:
+      prediction: y [..., h, w, C]; computed in float32.
+      target: x [..., h, w, C].
+      hole: [..., h, w] bool.
+      overlap: width of the border, in pixels.
+      overlap_weight: of its errors.
+
+    Returns:
+      Scalar, float32; 0 where there is no hole.
+
+    >>> y, x = jnp.zeros((1, 1, 3, 1)), jnp.array([[[[1.0], [2.0], [3.0]]]])
+    >>> hole = jnp.array([[[True, False, False]]])
+    >>> float(inpainting_error(y, x, hole)), float(inpainting_error(y, x, hole, overlap=1))
+    (1.0, 20.5)
+    """
+    chex.assert_equal_shape((prediction, target))
+    chex.assert_shape(hole, prediction.shape[:-1])
+    weight = hole.astype(jnp.float32)
+    if overlap:
+        side = 2 * overlap + 1
+        flat = weight.reshape(-1, *weight.shape[-2:], 1)
+        near_hole = nn.max_pool(flat, (side, side), padding="SAME").reshape(weight.shape)
+        weight = weight + overlap_weight * (near_hole - weight)
+    errors = prediction.astype(jnp.float32) - jax.lax.stop_gradient(target).astype(jnp.float32)
+    total = (jnp.square(errors).mean(-1) * weight).sum()
+    return total / jnp.maximum((weight > 0).sum(), 1)
+
+
+def fooling_error(drawn: jax.Array) -> jax.Array:
+    """The generator's side of the game: L = -mean log D, D = sigmoid(s).
+
+    Goodfellow et al., 2014, "Generative adversarial networks", arXiv 1406.2661, the form that does
+    not saturate.
+
+    Args:
+      drawn: scores s of drawn images, any shape; computed in float32.
+
+    Returns:
+      Scalar, float32.
+
+    >>> round(float(fooling_error(jnp.zeros(3))), 6)  # log 2
+    0.693147
+    """
+    return jax.nn.softplus(-drawn.astype(jnp.float32)).mean()
+
+
+def telling_error(real: jax.Array, drawn: jax.Array) -> jax.Array:
+    """The discriminator's side: L = -mean (log D(real) + log (1 - D(drawn))), D = sigmoid(s).
+
+    Goodfellow et al., 2014, "Generative adversarial networks", arXiv 1406.2661.
+
+    Args:
+      real, drawn: scores s of images, of one shape; computed in float32.
+
+    Returns:
+      Scalar, float32.
+
+    >>> round(float(telling_error(jnp.zeros(3), jnp.zeros(3))), 6)  # 2 log 2
+    1.386294
+    """
+    chex.assert_equal_shape((real, drawn))
+    real, drawn = real.astype(jnp.float32), drawn.astype(jnp.float32)
+    return (jax.nn.softplus(-real) + jax.nn.softplus(drawn)).mean()
+
+
+def _named(tree: PyTree) -> dict[str, PyTree]:
+    """The discriminator's parts by their names among all networks."""
+    return {"discriminator" if name == "encoder" else name: tree[name] for name in tree}
+
+
+def _unnamed(tree: PyTree) -> dict[str, PyTree]:
+    """The inverse of `_named`, of the discriminator's parts of params or statistics."""
+    return {
+        "encoder" if name == "discriminator" else name: tree[name]
+        for name in DISCRIMINATOR
+        if name in tree
+    }
+
+
+def _options(config: Any) -> dict[str, Any]:
+    options = checks.options(config, OPTIONS)
+    for name in ("overlap", "overlap_weight"):
+        found = options[name]
+        kinds = int if name == "overlap" else (int, float)
+        if not isinstance(found, kinds) or isinstance(found, bool) or found < 0:
+            what = "a whole number" if name == "overlap" else "a number"
+            raise ConfigError(f"method_options.{name}: found {found!r}, expected {what} >= 0")
+    if not dict(options["discriminator"]):
+        raise ConfigError("method_options.discriminator: missing; expected an encoder")
+    return options
+
+
+def _networks(config: Any, options: Mapping[str, Any]) -> tuple[Networks, Networks]:
+    """The generator, an encoder and a decoder; the discriminator, an encoder and a score."""
+    for name in config.student:
+        if name != "decoder":
+            raise ConfigError(f"student.{name}: no such head{near(name, ('decoder',))}")
+    if "decoder" not in config.student:
+        raise ConfigError("student.decoder: missing; expected a head that makes images of tokens")
+    dtype, k = DTYPES[config.train.precision], config.train.microbatches
+    decoder = heads.build(config.student.decoder.to_dict(), dtype=dtype, field="student.decoder")
+    encoder = encoders.build(config.encoder.to_dict(), dtype=dtype)
+    generator = Networks(encoder, {"decoder": Head(decoder, "tokens", IMAGE)}, "group", k)
+    judge = build_by_name(
+        encoders, dict(options["discriminator"]), "method_options.discriminator", dtype=dtype
+    )
+    score = Head(linear.build(width=1, dtype=dtype), "pooled", "score")
+    return generator, Networks(judge, {"score": score}, "group", k)
+
+
+def _hole(config: Any, made: blocks.Blocks) -> str:
+    """The group of views, once its mask is known to cut a hole."""
+    if len(made.groups) != 1:
+        raise ConfigError(f"views: found the groups {made.groups}, expected one")
+    fields = {field for hiding in made.hidings.values() for field in hiding.fields}
+    if not {"pixels", "x"} <= fields:
+        raise ConfigError(
+            f"masks: found {sorted(config.masks)}, expected one that cuts a hole, such as 'region'"
+        )
+    return made.groups[0]
+
+
+def _optimizers(
+    config: Any, options: Mapping[str, Any], shapes: PyTree, info: Info
+) -> dict[str, Optimizer]:
+    base = config.optimizer.to_dict()
+    fields = {
+        "main": ("optimizer", base, GENERATOR),
+        "discriminator": (
+            "method_options.discriminator_optimizer",
+            {**base, **dict(options["discriminator_optimizer"])},
+            DISCRIMINATOR,
+        ),
+    }
+    return {
+        name: Optimizer(optim.make(own, {n: shapes[n] for n in on}, info.steps, field), on)
+        for name, (field, own, on) in fields.items()
+    }
