@@ -15,6 +15,8 @@ embeddings, which leaves DINO with balanced codes:
 CIFAR-10 under $JAXSSL_DATA/cifar10.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from jaxssl import base
@@ -59,7 +61,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
             output=f"{prefix}scores",
         )
     config.teachers.ema = dict(rule="ema", decay=("cosine", decay, 1.0))
-    temperature = 0.04
+    temperature: Any = 0.04
     if preset not in SCALES:
         temperature = _published(config)
     shared = dict(student_temperature=0.1, teacher_temperature=temperature, iterations=3)

@@ -15,6 +15,8 @@ of the patches is 0 and DINO is left:
 CIFAR-10 under $JAXSSL_DATA/cifar10.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from jaxssl import base
@@ -57,7 +59,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     config.teachers.ema = dict(
         rule="ema", follows=("encoder", "projector", "prototypes"), decay=("cosine", decay, 1.0)
     )
-    temperature = 0.04
+    temperature: Any = 0.04
     if preset not in SCALES:
         batch = 1024
         epoch = base.imagenet_epoch(batch)

@@ -45,13 +45,15 @@ class Run(NamedTuple):
 def plan(
     root: pathlib.Path, folder: pathlib.Path, names: Sequence[str], seeds: Sequence[int]
 ) -> list[Run]:
-    """Every named experiment at every seed; no names are all experiments that have the preset.
+    """Every named experiment at every seed; no names are all that have the preset and one stage.
 
     Raises:
       ConfigError: an unknown experiment, or one without the preset.
     """
     presets = {e.name: e.presets for e in methods_table.experiments(root)}
     fit = [name for name in presets if PRESET in presets[name]]
+    staged = lambda name: configs.load(f"{root / 'experiments' / name}.py:{PRESET}").stages
+    everything = [name for name in fit if not names and not staged(name)]
     for name in names:
         if name not in presets:
             raise ConfigError(f"--experiments: no {name!r}{near(name, presets)}")
@@ -61,7 +63,7 @@ def plan(
     return [
         Run(name, seed, files[name], folder / f"{name}-{seed}")
         for seed in seeds
-        for name in dict.fromkeys(names or fit)
+        for name in dict.fromkeys(names or everything)
     ]
 
 

@@ -88,11 +88,13 @@ class Mask(NamedTuple):
       hide: given -> the fields.
       fields: their names; the first is what a loss gets that names the mask alone.
       reads: "teacher/output", where the mask depends on one.
+      metrics: (what it read, its fields) -> scalars to report.
     """
 
     hide: Callable[[Given], Fields]
     fields: tuple[str, ...]
     reads: str = ""
+    metrics: Callable[[jax.Array, Fields], Fields] | None = None
 
 
 def build(config: Mapping[str, Any], *, setting: Setting, field: str) -> Mask:

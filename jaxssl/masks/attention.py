@@ -29,7 +29,8 @@ def build(
     heads after the softmax; n = floor(r T). "hints" hides the largest, and then reveals
     floor(shown r T) drawn from the floor(shown T) largest. Kakogeorgiou et al., 2022, "What to
     hide from your students: attention-guided masked image modeling", arXiv 2203.12719. Hidden
-    patches are replaced by the mask token; the mask has no gradient.
+    patches are replaced by the mask token; the mask has no gradient. The metric
+    `attention_over_random` is the share of a that is hidden, over that of as many random patches.
 
     Args:
       setting: of the views.
@@ -68,4 +69,12 @@ def build(
             raise ConfigError("masks: attention needs a teacher with a class token")
         return count.fields(each(draw, given.keys, seen, count.draw(given)))
 
-    return Mask(hide, count.names, f"{teacher}/attention")
+    def metrics(seen: jax.Array, fields: Fields) -> Fields:
+        scores = seen[..., 0, -total:].mean(2)
+        hidden = fields["mask"]
+        share = (scores * hidden).sum(-1) / scores.sum(-1)
+        masked = hidden.any(-1)
+        over = jnp.where(masked, share / jnp.maximum(hidden.mean(-1), 1 / total), 0.0)
+        return {"attention_over_random": over.sum() / jnp.maximum(masked.sum(), 1)}
+
+    return Mask(hide, count.names, f"{teacher}/attention", metrics)

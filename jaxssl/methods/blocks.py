@@ -187,6 +187,24 @@ class Blocks:
                 found[group] |= jax.lax.stop_gradient(mask.hide(given))
         return found
 
+    def metrics(
+        self, blocks: Mapping[str, Block], seen: Callable[[str, str], jax.Array]
+    ) -> dict[str, jax.Array]:
+        """What masks report of a step: "<mask>/<metric>", the mean over their groups.
+
+        Args:
+          blocks: from `for_student`.
+          seen: as there.
+        """
+        found: dict[str, list[jax.Array]] = {}
+        for name, hiding in self.hidings.items():
+            for group, mask in hiding.masks.items():
+                if mask.metrics and group in blocks:
+                    fields = {field: blocks[group][field] for field in mask.fields}
+                    for metric, value in mask.metrics(seen(mask.reads, group), fields).items():
+                        found.setdefault(f"{name}/{metric}", []).append(value)
+        return {name: sum(values, jnp.zeros(())) / len(values) for name, values in found.items()}
+
     def _keys(self, key: jax.Array, batch: Batch, group: str) -> jax.Array:
         """[B, V] keys by (step, index, view)."""
         of_sample = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])

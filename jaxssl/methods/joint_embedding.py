@@ -10,7 +10,7 @@ A step: views, teachers and targets, masks (some of which read a teacher), the s
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,16 @@ OPTIONS = {"batch_statistics": "all", **blocks.OPTIONS}
 STATISTICS = ("all", "group", "view")
 # Widths of heads that the data decides.
 COUNTED = ("num_classes", "num_samples")
+
+
+class Look(NamedTuple):
+    """What a step looks at before its terms: the scene, what losses are told beside, the next
+    batch statistics, and what masks report."""
+
+    scene: Scene
+    context: Mapping[str, jax.Array]
+    stats: PyTree
+    metrics: Mapping[str, jax.Array]
 
 
 def build(config: Any, info: Info) -> Method:
@@ -93,8 +103,7 @@ def build(config: Any, info: Info) -> Method:
         key: jax.Array,
         step: jax.Array,
         train: bool,
-    ) -> tuple[Scene, dict[str, jax.Array], PyTree]:
-        """What the terms see, what they are told beside, and the next batch statistics."""
+    ) -> Look:
         plain, context = made.plain(key, batch)
         stats = dict(extra["batch_stats"])
         outputs: dict[tuple[str, str], Any] = {}
@@ -111,13 +120,9 @@ def build(config: Any, info: Info) -> Method:
             outputs[INPUT, name] = jax.lax.stop_gradient(
                 {group: target(block["x"], seen) for group, block in plain.items()}
             )
-        inputs = made.for_student(
-            key,
-            batch,
-            {group: plain[group] for group in student_sees},
-            step,
-            lambda reads, group: outputs[_named(reads)][group],
-        )
+        read = lambda reads, group: outputs[_named(reads)][group]
+        shown = {group: plain[group] for group in student_sees}
+        inputs = made.for_student(key, batch, shown, step, read)
         found, stats["student"] = networks.outputs(
             params, stats["student"], inputs, wanted[""], train
         )
@@ -126,7 +131,7 @@ def build(config: Any, info: Info) -> Method:
         memory = extra.get("memory", {})
         terms_key = fold_name(key, "terms")
         scene = Scene(outputs, made.ids, batch, params, step, apply_head, memory, terms_key, inputs)
-        return scene, context, stats
+        return Look(scene, context, stats, made.metrics(inputs, read))
 
     def loss(
         params: PyTree,
@@ -136,10 +141,10 @@ def build(config: Any, info: Info) -> Method:
         key: jax.Array,
         step: jax.Array,
     ) -> tuple[jax.Array, Aux]:
-        scene, context, stats = look(params, seen, extra, batch, key, step, train=True)
+        scene, context, stats, masked = look(params, seen, extra, batch, key, step, train=True)
         value, metrics, memory = terms.total(loss_terms, scene, context)
         after = {"batch_stats": stats} | ({"memory": memory} if memory else {})
-        return value, Aux({**extra, **jax.lax.stop_gradient(after)}, metrics)
+        return value, Aux({**extra, **jax.lax.stop_gradient(after)}, {**metrics, **masked})
 
     def pretext(
         params: PyTree,
@@ -149,7 +154,7 @@ def build(config: Any, info: Info) -> Method:
         key: jax.Array,
         step: jax.Array,
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
-        scene, context, _ = look(params, seen, extra, batch, key, step, train=False)
+        scene, context, _, _ = look(params, seen, extra, batch, key, step, train=False)
         errors = lambda term: (
             terms.value_of(term, scene, context),
             terms.constant(term, scene, context),
@@ -159,7 +164,7 @@ def build(config: Any, info: Info) -> Method:
     def reconstruction(term: terms.Term) -> Pictures:
         def make(*step: Any) -> jax.Array:
             params, seen, extra, batch, key, number = step
-            scene, _, _ = look(params, seen, extra, batch, key, number, train=False)
+            scene = look(params, seen, extra, batch, key, number, train=False).scene
             clean = made.plain(key, batch)[0][term.student.groups[0]]["x"]
             return pictures.reconstruction(term, scene, clean, config)
 
