@@ -55,7 +55,9 @@ def get_config(preset: str = "digits") -> ConfigDict:
         "train.steps": steps,
         "train.epochs": 0.0,
         "train.global_batch": batch,
-        "optimizer": dict(name="adamw", learning_rate=("warmup_cosine", 0.05, 10, 0.0)),
+        "optimizer.learning_rate": ("warmup_cosine", 0.05, 10, 0.0),
+        "optimizer.weight_decay": 0.0,
+        "optimizer.clip_norm": 0.0,
         "evals.every_steps": 0,
     }
     config.stages = (dict(name="tokenizer", changes=tokenizer), dict(name="beit"))

@@ -39,7 +39,8 @@ def get_config(preset: str = "digits") -> ConfigDict:
     if preset in SCALES:
         size = config.views["global"].size
         small = base.SMALL_VITS[preset] | dict(image_size=size, posemb="sincos2d")
-        config.encoder = dict(name="vit", pool="cls", **small)
+        # Class tokens are at first nearly the same for all samples, which KoLeo would magnify.
+        config.encoder = dict(name="vit", pool="mean", **small)
         config.views["global"].count = 2
     config.encoder.update(mask_token=True, layer_scale=scale)
     config.method_options.drop_path = drop_path

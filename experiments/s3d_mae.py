@@ -27,7 +27,7 @@ from jaxssl import base
 
 PRESETS = ("digits", "em", "volumes160")
 DATA: dict[str, dict[str, Any]] = {
-    "digits": dict(source="stacked_digits", size=32, frames=16, mean=(0.31,), std=(0.18,)),
+    "digits": dict(source="stacked_digits", size=16, frames=8, mean=(0.31,), std=(0.18,)),
     "em": dict(source="em_volume", size=32, frames=8, mean=(0.48,), std=(0.16,)),
     "volumes160": dict(source="npz", size=160, frames=160, mean=(0.2,), std=(0.2,), cache="none"),
 }

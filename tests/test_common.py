@@ -51,7 +51,7 @@ def smooth(name, **changes):
 
     Adam divides by the gradient's own size: where that is rounding, its step is rounding's sign.
     """
-    descent = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.01}
+    descent = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.01, "optimizer.clip_norm": 1.0}
     config = experiments.small(name, **descent | changes)
     return experiments.in_every_stage(config, plain_views)
 
@@ -79,15 +79,22 @@ class Followed(NamedTuple):
 def followed(config, devices=1):
     """The program of a config; of one with stages, of the last that trains.
 
-    What earlier stages leave is what they began with: nothing is trained for it.
+    What earlier stages leave is what they began with, moved at random in place of training: a
+    student that starts where its teacher is would have errors of rounding alone.
     """
     plan, left = experiments.plan(config), {}
     *earlier, last = [stage for stage in plan if not stage.evaluates_only]
     for stage in earlier:
         first = Followed(stages.built(stage, left), stage, left).init()
         of_any_device = jax.tree.map(jnp.asarray, jax.device_get(stages.artifact(first)))
-        left = {**left, stage.name: of_any_device}
+        moved = moved_at_random(of_any_device["params"], len(left))
+        left = {**left, stage.name: {**of_any_device, "params": moved}}
     return Followed(Program(last.config, left, jax.devices()[:devices]), last, left)
+
+
+def moved_at_random(params, seed):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: x + 0.05 * rng.standard_normal(x.shape, np.float32), params)
 
 
 @functools.cache
