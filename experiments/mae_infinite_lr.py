@@ -1,4 +1,4 @@
-"""MAE on two sets in turn, at a learning rate that never has to rise again.
+"""Infinite-rate MAE: two sets in turn, at a learning rate that never has to rise again.
 
 Singh, Janson, Mehrbod, Ibrahim, Rish, Belilovsky, Thérien (2025), Beyond cosine decay: on the
 effectiveness of infinite learning rate schedule for continual pre-training, arXiv 2503.02844.
