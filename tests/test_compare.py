@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import tiny
 
+import experiments
 from jaxssl import config as configs
-from jaxssl.compare import budget, one, render, runs
+from jaxssl.compare import budget, one, render, runs, tables
 from jaxssl.compare.__main__ import main
 from jaxssl.errors import ConfigError
 from jaxssl.report.writers import read_json, write_json, write_summary
@@ -21,7 +22,9 @@ Doe (2020), A small idea, arXiv 2001.00001.
 ''' + tiny.FILE.replace("base.vision(preset)", 'base.vision("digits")').replace(
     "size=8, noise", "size=12, noise"
 )
-README = "# Title\n<!-- comparison -->\n<!-- /comparison -->\nend\n"
+MARKS = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in tables.TABLES)
+README = f"# Title\n{MARKS}end\n"
+TABLE = tables.TABLES["comparison"]
 
 
 @pytest.fixture
@@ -55,9 +58,9 @@ def with_teacher(folder):
 def test_views_are_those_of_student_and_teachers_by_their_pixels(tmp_path):
     full = 8 * 8
     # 32 samples: 2 full views and 3 of a quarter of the pixels; the teacher's 2 full ones.
-    assert budget.cost(with_teacher(tmp_path), full).views == 32 * (2 + 3 / 4) + 32 * 2
-    assert budget.cost(tiny.load(tmp_path), full).views == 32 * 2
-    assert budget.cost(tiny.load(tmp_path), 4 * full).views == 32 * 2 / 4
+    assert budget.cost(with_teacher(tmp_path), full).amount == 32 * (2 + 3 / 4) + 32 * 2
+    assert budget.cost(tiny.load(tmp_path), full).amount == 32 * 2
+    assert budget.cost(tiny.load(tmp_path), 4 * full).amount == 32 * 2 / 4
 
 
 def test_microbatches_and_tokens_left_out_count_as_what_is_encoded(tmp_path):
@@ -67,10 +70,24 @@ def test_microbatches_and_tokens_left_out_count_as_what_is_encoded(tmp_path):
         config.encoder = dict(name="vit", **vit)
         config.student.projector.norm = "layer"
         config.train.microbatches = 4
-    assert budget.cost(config, 64).views == 32 * 2
+    assert budget.cost(config, 64).amount == 32 * 2
     with config.unlocked():
         config.masks.dropped = dict(name="random", views="global", ratio=0.75, how="drop")
-    assert budget.cost(config, 64).views == 32 * 2 / 4
+    assert budget.cost(config, 64).amount == 32 * 2 / 4
+
+
+def test_arithmetic_is_that_of_the_whole_step(tmp_path):
+    """Half of the samples are half of the work, but for what the params themselves cost."""
+    config = tiny.load(tmp_path)
+    half = configs.merged(config, {"train.global_batch": 16})
+    whole = budget.cost(config, 64, "GFLOP").amount
+    assert 0.4 < budget.cost(half, 64, "GFLOP").amount / whole < 0.6
+
+
+def test_an_experiment_belongs_to_the_table_of_its_encoder():
+    vit = tables.TABLES["comparison_vit"]
+    for name, table in (("simclr", TABLE), ("mae", vit), ("ibot", vit), ("msn", TABLE)):
+        assert tables.of(experiments.load(name, tables.PRESET)) == table, name
 
 
 def test_a_loss_that_reads_the_labels_is_told_from_one_that_does_not(tmp_path):
@@ -98,7 +115,7 @@ def test_what_cannot_be_counted_is_refused(tmp_path, monkeypatch):
 def test_the_budget_is_never_exceeded():
     assert budget.steps(1000, budget.Cost(64.0, labels=False)) == 15
     assert budget.steps(960, budget.Cost(64.0, labels=False)) == 15
-    with pytest.raises(ConfigError, match=r"--views=63.*64 of one step"):
+    with pytest.raises(ConfigError, match=r"--budget=63.*64 of one step"):
         budget.steps(63, budget.Cost(64.0, labels=False))
 
 
@@ -127,7 +144,7 @@ def test_runs_are_made_once_and_a_failure_ends_itself_alone(root, tmp_path, caps
     bad = root / "experiments" / "other.py"
     bad.write_text(bad.read_text().replace('"lejepa_prediction"', '"lejepa_predicton"'))
     folder = tmp_path / "runs"
-    words = [f"--workdir={folder}", "--experiments=small,other", "--views=50", "--machine=a box"]
+    words = [f"--workdir={folder}", "--experiments=small,other", "--budget=50", "--machine=a box"]
     assert main(words, root) == 1
     printed = capsys.readouterr()
     assert "1 run of 2 finished" in printed.out
@@ -145,21 +162,21 @@ def test_runs_are_made_once_and_a_failure_ends_itself_alone(root, tmp_path, caps
     # An experiment that is another one today is not the one that was run.
     small = root / "experiments" / "small.py"
     small.write_text(small.read_text().replace("weight=0.02", "weight=0.03"))
-    assert not runs.finished(runs.plan(root, folder, ["small"], [0])[0], 50)
+    assert not runs.finished(runs.plan(root, folder, TABLE, ["small"], [0])[0], 50)
 
     # The record holds the run, and no path of this machine.
     assert main(["--render", f"--workdir={folder}"], root) == 0
-    text = (root / render.RECORD).read_text()
+    text = (root / TABLE.record).read_text()
     (row,) = json.loads(text)["rows"]
-    assert (row["experiment"], row["steps"], row["views_per_step"]) == ("small", 3, 16.0)
+    assert (row["experiment"], row["steps"], row["cost_of_step"]) == ("small", 3, 16.0)
     assert row["own_encoder"] and not row["labels"] and row["machines"] == ["a box"]
     assert {len(v) for kinds in row["evals"].values() for v in kinds.values()} == {1}
     assert str(tmp_path) not in text and "data" not in text
     assert main(["--check"], root) == 0
 
     # Runs of another budget never come into this folder.
-    assert main([*words[:2], "--views=60"], root) == 2
-    assert "--views=50, expected 60; use a new folder" in capsys.readouterr().err
+    assert main([*words[:2], "--budget=60"], root) == 2
+    assert "--budget=50, expected comparison and 60; use a new folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -181,7 +198,7 @@ def test_bad_input_is_one_line_before_anything_runs(root, tmp_path, words, messa
 
 
 def test_all_means_every_experiment_with_the_preset_seed_by_seed(root, tmp_path):
-    planned = runs.plan(root, tmp_path, [], [0, 1])
+    planned = runs.plan(root, tmp_path, TABLE, [], [0, 1])
     found = [(run.experiment, run.seed) for run in planned]
     assert found == [("other", 0), ("small", 0), ("other", 1), ("small", 1)]
 
@@ -189,9 +206,10 @@ def test_all_means_every_experiment_with_the_preset_seed_by_seed(root, tmp_path)
 # ------------------------------------------------------------------ the record and what it shows
 
 
-def leave(folder, name, seed, knn, status="finished", **more):
+def leave(folder, name, seed, knn, status="finished", errors=None, **more):
     """A run as it is left behind."""
-    facts = dict(experiment=name, seed=seed, views=960.0, views_per_step=64.0, steps=15)
+    facts = dict(experiment=name, seed=seed, table="comparison", budget=960.0)
+    facts |= dict(cost_of_step=64.0, steps=15)
     facts |= dict(labels=False, own_encoder=False, machine="a box", recipe="r", config={"a": 1})
     workdir = folder / f"{name}-{seed}"
     workdir.mkdir(parents=True)
@@ -202,6 +220,8 @@ def leave(folder, name, seed, knn, status="finished", **more):
         "linear/accuracy": {"trained": 0.6, "random_init": 0.5, "raw_input": 0.45},
         "features/rankme": {"trained": 20.0, "random_init": 5.0, "raw_input": 7.0, "better": None},
     }
+    if errors:
+        evals["pretext/pixels"] = {"trained": errors[0], "constant": errors[1], "better": "lower"}
     reason = {"reason": "step 7: loss is nan"} if status == "failed" else {}
     write_summary(workdir, status=status, step=15, seconds=60.0, evals=evals, **reason)
 
@@ -237,8 +257,19 @@ def test_rows_are_sorted_and_marked_beside_the_controls(root, tmp_path):
     text = (root / "README.md").read_text()
     assert "- broken, seed 0: step 7: loss is nan" in text and "half" not in text
     assert "▼ kNN at or below random init of the same run; † an encoder of its own" in text
-    assert "--workdir=runs/compare --seeds=0,1 --views=960`" in text and "on a box" in text
+    assert "--workdir=runs/comparison --seeds=0,1 --budget=960`" in text and "on a box" in text
     assert text.startswith("# Title\n") and text.endswith("\nend\n")
+
+
+def test_what_is_predicted_is_shown_as_a_share_of_the_best_constant(root, tmp_path):
+    of_vit = dict(table="comparison_vit", budget=7.0)
+    leave(tmp_path, "small", 0, 0.5, errors=(0.3, 0.6), **of_vit)
+    leave(tmp_path, "other", 0, 0.6, **of_vit)
+    assert main(["--render", f"--workdir={tmp_path}"], root) == 0
+    rows = {cells[0]: cells[1:] for cells in shown(root)}
+    assert rows["[Small](experiments/small.py)"][3:5] == ["0.50", "15 × 64"]
+    assert rows["[Other](experiments/other.py)"][3] == ""
+    assert "7 GFLOP a run" in (root / "README.md").read_text()
 
 
 def test_the_figure_has_a_bar_for_each_method_and_a_line_for_each_control(root, tmp_path):
@@ -264,7 +295,7 @@ def test_a_record_grows_by_the_runs_of_other_folders(root, tmp_path):
         for name, seed, knn in runs_left:
             leave(tmp_path / folder, name, seed, knn)
         assert main(["--render", f"--workdir={tmp_path / folder}"], root) == 0
-    rows = {row["experiment"]: row for row in render.read(root)["rows"]}
+    rows = {row["experiment"]: row for row in render.read(root, TABLE.name)["rows"]}
     assert list(rows) == ["other", "small", "wide"]
     assert rows["small"]["seeds"] == [0, 1, 2]
     assert rows["small"]["evals"]["knn"]["trained"] == [0.6, 0.5, 0.7]
@@ -272,7 +303,7 @@ def test_a_record_grows_by_the_runs_of_other_folders(root, tmp_path):
     leave(tmp_path / "third", "small", 1, 0.9)
     leave(tmp_path / "third", "wide", 3, 0.8, recipe="s")
     assert main(["--render", f"--workdir={tmp_path / 'third'}"], root) == 0
-    rows = {row["experiment"]: row for row in render.read(root)["rows"]}
+    rows = {row["experiment"]: row for row in render.read(root, TABLE.name)["rows"]}
     assert rows["small"]["evals"]["knn"]["trained"] == [0.6, 0.9, 0.7]
     assert rows["wide"]["seeds"] == [3]
 
@@ -280,21 +311,21 @@ def test_a_record_grows_by_the_runs_of_other_folders(root, tmp_path):
 def test_records_of_two_budgets_or_configs_do_not_mix(root, tmp_path, capsys):
     leave(tmp_path / "first", "small", 0, 0.5)
     assert main(["--render", f"--workdir={tmp_path / 'first'}"], root) == 0
-    leave(tmp_path / "second", "small", 1, 0.5, views=50.0)
+    leave(tmp_path / "second", "small", 1, 0.5, budget=50.0)
     assert main(["--render", f"--workdir={tmp_path / 'second'}"], root) == 2
     leave(tmp_path / "third", "small", 0, 0.5)
     leave(tmp_path / "third", "small", 1, 0.5, recipe="s")
     assert main(["--render", f"--workdir={tmp_path / 'third'}"], root) == 2
     printed = capsys.readouterr().err.splitlines()
-    assert "the record has --views=960, the new runs 50" in printed[0]
+    assert "the record has --budget=960, the new runs 50" in printed[0]
     assert "found small with several configs" in printed[1] and len(printed) == 2
 
 
 def test_a_run_on_record_is_not_made_again(root, tmp_path):
-    run = runs.plan(root, tmp_path / "new", ["small"], [0])[0]
+    run = runs.plan(root, tmp_path / "new", TABLE, ["small"], [0])[0]
     leave(tmp_path / "old", "small", 0, 0.5, recipe=runs.recipe(run))
     record = runs.collect(tmp_path / "old")
-    assert runs.execute([run], 960.0, record=record) == {}
+    assert runs.execute([run], TABLE, 960.0, record=record) == {}
     assert not run.workdir.exists()
     assert runs.recorded(run, 960.0, record)
     assert not runs.recorded(run._replace(seed=1), 960.0, record)
@@ -320,7 +351,7 @@ def test_check_fails_until_render(root, tmp_path, capsys):
 def test_what_is_no_comparison_is_refused(root, tmp_path, capsys):
     assert main(["--render", f"--workdir={tmp_path / 'nowhere'}"], root) == 2
     leave(tmp_path / "runs", "small", 0, 0.5)
-    leave(tmp_path / "runs", "other", 0, 0.5, views=50.0)
+    leave(tmp_path / "runs", "other", 0, 0.5, budget=50.0)
     assert main(["--render", f"--workdir={tmp_path / 'runs'}"], root) == 2
     # A folder with a run of an older config does not count as the run of today's.
     shutil.rmtree(tmp_path / "runs")
@@ -328,6 +359,6 @@ def test_what_is_no_comparison_is_refused(root, tmp_path, capsys):
     assert main(["--render", f"--workdir={tmp_path / 'runs'}"], root) == 2
     printed = capsys.readouterr().err.splitlines()
     assert "nowhere: no finished run" in printed[0]
-    assert "--views=50, 960; expected one" in printed[1]
+    assert "found runs of budgets comparison 50, comparison 960; expected one" in printed[1]
     assert "runs: no finished run" in printed[2] and len(printed) == 3
-    assert not (root / render.RECORD).exists()
+    assert not (root / TABLE.record).exists()

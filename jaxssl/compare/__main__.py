@@ -1,7 +1,7 @@
 """Runs, collects and shows a comparison of experiments at one compute budget.
 
-python -m jaxssl.compare --workdir=runs/compare                   # makes the runs
-python -m jaxssl.compare --render --workdir=runs/compare          # puts them on record and shows
+python -m jaxssl.compare --workdir=runs/comparison                # makes the runs
+python -m jaxssl.compare --render --workdir=runs/comparison       # puts them on record and shows
 python -m jaxssl.compare --render | --check                       # from the record alone
 """
 
@@ -10,12 +10,10 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from jaxssl.compare import render, runs
+from jaxssl.compare import render, runs, tables
 from jaxssl.errors import ConfigError
 from jaxssl.markdown import count, filled
 from jaxssl.methods_table import ROOT
-
-VIEWS = 300_000
 
 
 def main(argv: Sequence[str] | None = None, root: pathlib.Path = ROOT) -> int:
@@ -24,7 +22,10 @@ def main(argv: Sequence[str] | None = None, root: pathlib.Path = ROOT) -> int:
     parser.add_argument("--workdir", type=pathlib.Path, help="holds a folder for each run")
     parser.add_argument("--experiments", default="all", help="names with commas between, or all")
     parser.add_argument("--seeds", default="0", help="with commas between")
-    parser.add_argument("--views", type=float, default=VIEWS, help="encoded in each run")
+    parser.add_argument(
+        "--table", default=tables.DEFAULT, help=f"one of {', '.join(tables.TABLES)}"
+    )
+    parser.add_argument("--budget", type=float, help="of each run, in the table's unit")
     parser.add_argument("--machine", default="", help="in words, if it is not this one's own name")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--render", action="store_true", help="write README.md and the figure")
@@ -36,12 +37,15 @@ def main(argv: Sequence[str] | None = None, root: pathlib.Path = ROOT) -> int:
         if flags.workdir is None:
             raise ConfigError("--workdir: missing; expected a folder for the runs")
         names = [] if flags.experiments == "all" else flags.experiments.split(",")
-        runs.check_folder(flags.workdir, flags.views)
-        planned = runs.plan(root, flags.workdir, names, _seeds(flags.seeds))
+        table = tables.find(flags.table)
+        budget = table.budget if flags.budget is None else flags.budget
+        runs.check_folder(flags.workdir, table, budget)
+        planned = runs.plan(root, flags.workdir, table, names, _seeds(flags.seeds))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    failures = runs.execute(planned, flags.views, flags.machine, record=render.read(root))
+    record = render.read(root, table.name)
+    failures = runs.execute(planned, table, budget, flags.machine, record=record)
     for run, reason in failures.items():
         print(f"failed: {run.experiment} seed {run.seed}: {reason}", file=sys.stderr)
     print(f"{count(len(planned) - len(failures), 'run')} of {len(planned)} finished")
@@ -62,13 +66,16 @@ def _seeds(text: str) -> list[int]:
 def _show(root: pathlib.Path, workdir: pathlib.Path | None, check: bool) -> int:
     """Writes README's block and the figure, or says whether they are current."""
     if workdir is not None and not check:
-        render.write_record(root, runs.merged(render.read(root), runs.collect(workdir)))
-    record, titles = render.read(root), render.titles(root)
+        found = runs.collect(workdir)
+        render.write_record(root, runs.merged(render.read(root, found["table"]), found))
+    titles = render.titles(root)
+    records = {name: render.read(root, name) for name in tables.TABLES}
     readme = root / "README.md"
     old = readme.read_text() if readme.exists() else ""
-    wanted = {readme: filled(old, {"comparison": render.block(record, titles)})}
-    if record:
-        wanted[root / render.FIGURE] = render.figure(record, titles)
+    wanted = {readme: filled(old, {n: render.block(r, titles) for n, r in records.items()})}
+    for name, record in records.items():
+        if record:
+            wanted[root / tables.TABLES[name].figure] = render.figure(record, titles)
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     for path in stale:
         if check:

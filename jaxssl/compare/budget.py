@@ -1,4 +1,4 @@
-"""What a step costs in encoded views, and a config that spends a given number of them."""
+"""What a step costs in a table's unit, and a config that spends a given amount of it."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,6 @@ from jaxssl.evals import protocol
 from jaxssl.program import Program
 from jaxssl.step import make_step
 
-PRESET = "cifar10"  # the scale at which methods are compared
 WARM_UP = 0.1  # of the steps
 CHECKPOINTS = 4  # in a run, so that one that is killed does not start again
 
@@ -23,11 +22,12 @@ class Cost(NamedTuple):
     """What a method's step costs.
 
     Attributes:
-      views: full views that pass an encoder, the student's and the teachers' together.
+      amount: in the table's unit: full views that pass an encoder, the student's and the teachers'
+        together, or GFLOP of the whole step by the compiler's count.
       labels: whether the loss reads the labels.
     """
 
-    views: float
+    amount: float
     labels: bool
 
 
@@ -37,23 +37,19 @@ def full_view(preset: str) -> int:
     return size**2
 
 
-def own_encoder(config: Any, preset: str) -> bool:
-    """Whether a config brings an encoder other than that of its preset."""
-    same: bool = config.encoder.to_dict() == base.vision(preset).encoder.to_dict()
-    return not same
-
-
-def cost(config: Any, full: int) -> Cost:
-    """Counts the images that enter the encoders in one step, without computing any.
+def cost(config: Any, full: int, unit: str = "views") -> Cost:
+    """Counts the images that enter the encoders in one step, or its arithmetic, computing nothing.
 
     The step is traced, and every outermost call of a module of `jaxssl.encoders` counts its
     images: [B, H, W, C] is B H W / `full` views, less where the encoder is told to read a part of
-    the tokens alone. A step rule that chooses among losses counts them all. No method is known here
-    by its name.
+    the tokens alone. A step rule that chooses among losses counts them all. Arithmetic is that of
+    the whole step: views, teachers, heads, gradients and updates, before any optimisation. No
+    method is known here by its name.
 
     Args:
       config: of a run of one stage.
       full: pixels of a full view.
+      unit: "views" or "GFLOP".
 
     Raises:
       ConfigError: nothing enters an encoder, or the run has several stages.
@@ -81,7 +77,11 @@ def cost(config: Any, full: int) -> Cost:
         found, labels = pixels(batch), True
     if not found:
         raise ConfigError("method: no image enters an encoder of jaxssl.encoders")
-    return Cost(found / full, labels)
+    if unit == "views":
+        return Cost(found / full, labels)
+    with jax.set_mesh(program.mesh):
+        counted: Any = jax.jit(step).lower(program.shapes, batch).cost_analysis()
+    return Cost(float(counted["flops"]) / 1e9, labels)
 
 
 class _Watch:
@@ -113,8 +113,8 @@ class _Watch:
             self._inside = False
 
 
-def steps(views: float, found: Cost) -> int:
-    """How many steps a budget of encoded views pays for.
+def steps(budget: float, found: Cost) -> int:
+    """How many steps a budget pays for.
 
     Raises:
       ConfigError: less than one.
@@ -122,9 +122,9 @@ def steps(views: float, found: Cost) -> int:
     >>> steps(1000, Cost(64.0, labels=False))
     15
     """
-    paid = int(views // found.views)
+    paid = int(budget // found.amount)
     if paid < 1:
-        raise ConfigError(f"--views={views:g}: found less than the {found.views:g} of one step")
+        raise ConfigError(f"--budget={budget:g}: found less than the {found.amount:g} of one step")
     return paid
 
 

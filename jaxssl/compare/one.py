@@ -1,4 +1,4 @@
-"""One run of a comparison: `python -m jaxssl.compare.one --config=FILE --workdir=DIR --views=N`.
+"""One run of a comparison, in a process of its own: `python -m jaxssl.compare.one ...`.
 
 In a process of its own, so that its failure is its own and its memory is returned. Beside the
 workdir, `DIR.json` says what the run is made of.
@@ -12,7 +12,8 @@ from typing import Any
 
 from jaxssl import config as configs
 from jaxssl import methods_table, train
-from jaxssl.compare import budget
+from jaxssl.compare import budget, tables
+from jaxssl.compare.tables import Table
 from jaxssl.errors import ConfigError
 from jaxssl.report.writers import write_json
 
@@ -22,12 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="jaxssl.compare.one", allow_abbrev=False)
     parser.add_argument("--config", required=True, help="the config file, without a preset")
     parser.add_argument("--workdir", required=True, type=pathlib.Path)
-    parser.add_argument("--views", required=True, type=float, help="full views to encode")
+    parser.add_argument("--table", required=True, help="that the run is for")
+    parser.add_argument("--budget", required=True, type=float, help="in the table's unit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--machine", default="", help="its name in the record, if not this one's")
     flags = parser.parse_args(argv)
     try:
-        run(flags.config, flags.workdir, flags.views, flags.seed, flags.machine)
+        table = tables.find(flags.table)
+        run(flags.config, flags.workdir, table, flags.budget, flags.seed, flags.machine)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -37,24 +40,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(file: str, workdir: pathlib.Path, views: float, seed: int, machine: str = "") -> None:
-    """Counts the views of a step, writes down what the run is made of, and runs it.
+def run(
+    file: str, workdir: pathlib.Path, table: Table, spend: float, seed: int, machine: str = ""
+) -> None:
+    """Counts what a step costs, writes down what the run is made of, and runs it.
 
     Raises:
       ConfigError, Diverged: as `jaxssl.train.run`.
     """
-    plain = configs.load(f"{file}:{budget.PRESET}")
-    found = budget.cost(plain, budget.full_view(budget.PRESET))
-    length = budget.steps(views, found)
+    plain = configs.load(f"{file}:{tables.PRESET}")
+    found = budget.cost(plain, budget.full_view(tables.PRESET), table.unit)
+    length = budget.steps(spend, found)
     config = configs.merged(plain, {**budget.changes(plain, length), "train.seed": seed})
     facts: dict[str, Any] = {
         "experiment": plain.name,
         "seed": seed,
-        "views": views,
-        "views_per_step": found.views,
+        "table": table.name,
+        "budget": spend,
+        "cost_of_step": found.amount,
         "steps": length,
         "labels": found.labels,
-        "own_encoder": budget.own_encoder(plain, budget.PRESET),
+        "own_encoder": not table.shares(plain),
         "machine": machine or methods_table.machine(),
         "recipe": configs.fingerprint(configs.to_dict(plain)),
         "config": configs.to_dict(config),

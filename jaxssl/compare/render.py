@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxssl import methods_table
+from jaxssl.compare.tables import TABLES
 from jaxssl.markdown import count, spread, table
 from jaxssl.report import human
 
-RECORD = pathlib.Path("experiments") / "comparison.json"
-FIGURE = pathlib.Path(".github") / "comparison.svg"
 CONTROLS = {"random_init": "random init", "raw_input": "raw pixels"}
 LOST, OWN, LABELS = "▼", "†", "‡"
 NOTES = {
@@ -41,41 +40,44 @@ class Row(NamedTuple):
         return statistics.fmean(self.evals["knn"])
 
 
-def read(root: pathlib.Path) -> dict[str, Any]:
-    """The record; nothing where there is none."""
-    path = root / RECORD
+def read(root: pathlib.Path, name: str) -> dict[str, Any]:
+    """The record of a table; nothing where there is none."""
+    path = root / TABLES[name].record
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def write_record(root: pathlib.Path, record: Mapping[str, Any]) -> None:
     """Puts a comparison on record."""
-    (root / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    (root / TABLES[record["table"]].record).write_text(json.dumps(record, indent=1) + "\n")
 
 
 def block(record: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     """The Markdown between the README's markers; `titles` are the methods' names by experiment."""
     if not record:
         return "Nothing is measured yet."
-    rows = _sorted(record, titles)
+    rows, kind = _sorted(record, titles), TABLES[record["table"]]
+    predicts = any(_predicted(row.record) for row in rows)
     cells = []
     for row in rows:
         known = row.record
         spent, steps = "", ""
         if known:
             spent = human.duration(statistics.fmean(known["seconds"]))
-            steps = f"{known['steps']:,} × {known['views_per_step']:g}"
+            steps = f"{known['steps']:,} × {known['cost_of_step']:.4g}"
         cells.append(
             (
                 " ".join(filter(None, (row.link, row.marks))),
                 spread(row.evals["knn"]),
                 spread(row.evals["linear"]),
                 spread(row.evals["rankme"], scale=1),
+                *((_predicted(known),) if predicts else ()),
                 steps,
                 spent,
                 str(len(row.evals["knn"])),
             )
         )
-    head = ("", "kNN", "linear", "RankMe", "steps × views", "training", "seeds")
+    error = ("prediction error, of the best constant's",) if predicts else ()
+    head = ("", "kNN", "linear", "RankMe", *error, f"steps × {kind.unit}", "training", "seeds")
     notes = _notes(rows)
     alt = "kNN accuracy of each method, beside random init and raw pixels"
     diverged = [
@@ -83,9 +85,19 @@ def block(record: Mapping[str, Any], titles: Mapping[str, str]) -> str:
         for r in record["rows"]
         for seed, reason in r["diverged"].items()
     ]
-    parts = [f"![{alt}]({FIGURE.as_posix()})", table(head, cells), f"{notes}." if notes else ""]
+    parts = [
+        f"![{alt}]({kind.figure.as_posix()})",
+        table(head, cells),
+        f"{notes}." if notes else "",
+    ]
     parts += ["\n".join(("Not finite:", "", *diverged)) if diverged else "", _about(record)]
     return "\n\n".join(filter(None, parts))
+
+
+def _predicted(known: Mapping[str, Any]) -> str:
+    """The error of what a method predicts, as a share of the best constant's."""
+    ratios = [ratio for ratio in known.get("pretext", ()) if ratio is not None]
+    return spread(ratios, scale=1, digits=2) if ratios else ""
 
 
 def _notes(rows: Sequence[Row]) -> str:
@@ -98,10 +110,11 @@ def _about(record: Mapping[str, Any]) -> str:
     """The budget, the machines, and the command that makes it all again."""
     machines = sorted({m for row in record["rows"] for m in row["machines"]})
     seeds = sorted({s for row in record["rows"] for s in row["seeds"]})
-    words = f"`{record['preset']}`, {record['views']:,.0f} encoded views a run"
+    kind = TABLES[record["table"]]
+    words = f"`{record['preset']}`, {kind.spent(record['budget'])} a run"
     where = f" on {'; '.join(machines)}" if machines else ""
-    flags = f"--seeds={','.join(map(str, seeds))} --views={record['views']:.0f}"
-    command = f"python -m jaxssl.compare --workdir=runs/compare {flags}"
+    flags = f"--seeds={','.join(map(str, seeds))} --budget={record['budget']:.0f}"
+    command = f"python -m jaxssl.compare --table={kind.name} --workdir=runs/{kind.name} {flags}"
     return f"{words}, {count(len(seeds), 'seed')}{where}:\n\n`{command}`"
 
 
@@ -146,7 +159,7 @@ def figure(record: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     Written by hand: a plotting library gives other bytes in each of its versions, and then nobody
     could say whether the figure is current.
     """
-    rows = _sorted(record, titles)
+    rows, spent = _sorted(record, titles), TABLES[record["table"]].spent(record["budget"])
     bars = [row for row in rows if row.record]
     controls = {
         kind: row.knn for kind, name in CONTROLS.items() for row in rows if row.name == name
@@ -163,7 +176,7 @@ def figure(record: Mapping[str, Any], titles: Mapping[str, str]) -> str:
         "<title>kNN accuracy of each method, beside random init and raw pixels</title>",
         f'<rect width="{WIDTH}" height="{height}" rx="12" fill="#f7f9fb"/>',
         '<text x="24" y="32" font-size="16" font-weight="600">'
-        f"kNN accuracy on {record['preset']}, {record['views']:,.0f} encoded views each</text>",
+        f"kNN accuracy on {record['preset']}, {spent} each</text>",
     ]
     for percent in range(0, round(100 * top) + 1, 10):
         at = x(percent / 100)

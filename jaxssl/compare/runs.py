@@ -18,8 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jaxssl import config as configs
 from jaxssl import methods_table
-from jaxssl.compare.budget import PRESET
+from jaxssl.compare import tables
 from jaxssl.compare.one import facts_path
+from jaxssl.compare.tables import PRESET, Table
 from jaxssl.errors import ConfigError, near
 from jaxssl.report import human
 from jaxssl.report.writers import read_json
@@ -43,22 +44,34 @@ class Run(NamedTuple):
 
 
 def plan(
-    root: pathlib.Path, folder: pathlib.Path, names: Sequence[str], seeds: Sequence[int]
+    root: pathlib.Path,
+    folder: pathlib.Path,
+    table: Table,
+    names: Sequence[str],
+    seeds: Sequence[int],
 ) -> list[Run]:
-    """Every named experiment at every seed; no names are all that have the preset and one stage.
+    """Every named experiment at every seed; no names are all of the table that have one stage.
 
     Raises:
-      ConfigError: an unknown experiment, or one without the preset.
+      ConfigError: an unknown experiment, one without the preset, or of another table.
     """
     presets = {e.name: e.presets for e in methods_table.experiments(root)}
     fit = [name for name in presets if PRESET in presets[name]]
-    staged = lambda name: configs.load(f"{root / 'experiments' / name}.py:{PRESET}").stages
-    everything = [name for name in fit if not names and not staged(name)]
+    loaded = {
+        name: configs.load(f"{root / 'experiments' / name}.py:{PRESET}")
+        for name in (names or fit)
+        if name in fit
+    }
+    at_home = {name for name, config in loaded.items() if tables.of(config) == table}
+    everything = [name for name in loaded if name in at_home and not loaded[name].stages]
     for name in names:
         if name not in presets:
             raise ConfigError(f"--experiments: no {name!r}{near(name, presets)}")
         if name not in fit:
             raise ConfigError(f"--experiments: {name!r} has no preset {PRESET!r}")
+        if name not in at_home:
+            other = tables.of(loaded[name]).name
+            raise ConfigError(f"--experiments: {name!r} belongs to --table={other}")
     files = {name: root / "experiments" / f"{name}.py" for name in presets}
     return [
         Run(name, seed, files[name], folder / f"{name}-{seed}")
@@ -67,17 +80,17 @@ def plan(
     ]
 
 
-def check_folder(folder: pathlib.Path, views: float) -> None:
-    """Refuses a folder with runs of another budget: they are never put in one table.
+def check_folder(folder: pathlib.Path, table: Table, budget: float) -> None:
+    """Refuses a folder with runs of another table or budget: they are never put in one.
 
     Raises:
       ConfigError: it holds some.
     """
     for facts in _all_facts(folder):
-        if facts["views"] != views:
+        if (facts["table"], facts["budget"]) != (table.name, budget):
             raise ConfigError(
-                f"--workdir={folder}: found runs of --views={facts['views']:g}, expected "
-                f"{views:g}; use a new folder"
+                f"--workdir={folder}: found runs of --table={facts['table']} --budget="
+                f"{facts['budget']:g}, expected {table.name} and {budget:g}; use a new folder"
             )
 
 
@@ -90,26 +103,27 @@ def recipe(run: Run) -> str:
     return configs.fingerprint(configs.to_dict(configs.load(f"{run.file}:{PRESET}")))
 
 
-def finished(run: Run, views: float) -> bool:
+def finished(run: Run, budget: float) -> bool:
     """Whether the run is there, whole, and of today's config and this budget."""
     facts, summary = _facts(run.workdir), _summary(run.workdir)
-    if not facts or summary.get("status") != "finished" or facts["views"] != views:
+    if not facts or summary.get("status") != "finished" or facts["budget"] != budget:
         return False
     return facts["recipe"] == recipe(run) and _is_own(run.workdir, facts)
 
 
-def recorded(run: Run, views: float, record: Mapping[str, Any]) -> bool:
+def recorded(run: Run, budget: float, record: Mapping[str, Any]) -> bool:
     """Whether the record holds the run, of today's config and this budget."""
     rows = {row["experiment"]: row for row in record.get("rows", ())}
     row = rows.get(run.experiment)
-    if row is None or record["views"] != views or run.seed not in row["seeds"]:
+    if row is None or record["budget"] != budget or run.seed not in row["seeds"]:
         return False
     return bool(row["recipe"] == recipe(run))
 
 
 def execute(
     runs: Sequence[Run],
-    views: float,
+    table: Table,
+    budget: float,
     machine: str = "",
     console: Console | None = None,
     record: Mapping[str, Any] = MappingProxyType({}),
@@ -133,12 +147,12 @@ def execute(
             began = time.perf_counter()
             failed, word = "", ""
             try:
-                if finished(run, views):
+                if finished(run, budget):
                     word = f"finished before, {_shown(run)}"
-                elif recorded(run, views, record):
+                elif recorded(run, budget, record):
                     word = "on record"
                 else:
-                    failed = _start(run, views, machine)
+                    failed = _start(run, table, budget, machine)
                     spent.append(time.perf_counter() - began)
             except ConfigError as error:
                 failed = f"error: {error}"
@@ -161,11 +175,11 @@ def _left(spent: Sequence[float], runs: int) -> str:
     return f"left {human.duration(sum(spent) / len(spent) * runs)}"
 
 
-def _start(run: Run, views: float, machine: str) -> str:
+def _start(run: Run, table: Table, budget: float, machine: str) -> str:
     """Makes one run in a process of its own; why it failed, or nothing."""
     words = [sys.executable, "-m", "jaxssl.compare.one", f"--config={run.file}"]
-    words += [f"--workdir={run.workdir}", f"--views={views:.17g}", f"--seed={run.seed}"]
-    words += [f"--machine={machine}"]
+    words += [f"--workdir={run.workdir}", f"--seed={run.seed}"]
+    words += [f"--table={table.name}", f"--budget={budget:.17g}", f"--machine={machine}"]
     run.log.parent.mkdir(parents=True, exist_ok=True)
     with run.log.open("w") as log, _signals_stop():
         process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
@@ -223,19 +237,19 @@ def collect(folder: pathlib.Path) -> dict[str, Any]:
       ConfigError: no run is finished, or the runs are of several budgets.
     """
     rows: dict[str, dict[str, Any]] = {}
-    views: set[float] = set()
+    spent: set[tuple[str, float]] = set()
     for facts in _all_facts(folder):
         workdir = folder / f"{facts['experiment']}-{facts['seed']}"
         summary = _summary(workdir)
         if summary.get("status") not in ("finished", "failed") or not _is_own(workdir, facts):
             continue
-        views.add(facts["views"])
-        fields = ("experiment", "recipe", "labels", "own_encoder", "views_per_step", "steps")
+        spent.add((facts["table"], facts["budget"]))
+        fields = ("experiment", "recipe", "labels", "own_encoder", "cost_of_step", "steps")
         row = rows.setdefault(
             facts["experiment"],
             {name: facts[name] for name in fields}
             | {"seeds": [], "seconds": [], "machines": [], "diverged": {}}
-            | {"evals": {m: {kind: [] for kind in KINDS} for m in METRICS}},
+            | {"evals": {m: {kind: [] for kind in KINDS} for m in METRICS}, "pretext": []},
         )
         if row["recipe"] != facts["recipe"]:
             raise ConfigError(
@@ -251,12 +265,22 @@ def collect(folder: pathlib.Path) -> dict[str, Any]:
         for metric, name in METRICS.items():
             for kind in KINDS:
                 row["evals"][metric][kind].append(round(float(summary["evals"][name][kind]), 5))
+        row["pretext"].append(_pretext(summary["evals"]))
     if not rows:
         raise ConfigError(f"--workdir={folder}: no finished run; expected those of a comparison")
-    if len(views) > 1:
-        found = ", ".join(f"{v:g}" for v in sorted(views))
-        raise ConfigError(f"--workdir={folder}: found runs of --views={found}; expected one")
-    return {"preset": PRESET, "views": views.pop(), "rows": [rows[name] for name in sorted(rows)]}
+    if len(spent) > 1:
+        found = ", ".join(f"{name} {budget:g}" for name, budget in sorted(spent))
+        raise ConfigError(f"--workdir={folder}: found runs of budgets {found}; expected one")
+    name, budget = spent.pop()
+    ordered = [rows[experiment] for experiment in sorted(rows)]
+    return {"preset": PRESET, "table": name, "budget": budget, "rows": ordered}
+
+
+def _pretext(evals: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """The largest error of what is predicted, over that of the best constant; None without any."""
+    errors = [e for name, e in evals.items() if name.startswith("pretext/")]
+    ratios = [float(e["trained"]) / float(e["constant"]) for e in errors]
+    return round(max(ratios), 4) if ratios else None
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,10 +291,10 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not old:
         return dict(new)
-    if old["views"] != new["views"]:
+    if old["budget"] != new["budget"]:
         raise ConfigError(
-            f"the record has --views={old['views']:g}, the new runs {new['views']:g}; remove "
-            "experiments/comparison.json to start another"
+            f"the record has --budget={old['budget']:g}, the new runs {new['budget']:g}; remove "
+            f"experiments/{new['table']}.json to start another"
         )
     rows = {row["experiment"]: row for row in old["rows"]}
     for row in new["rows"]:
@@ -303,6 +327,7 @@ def _joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         "machines": sorted({*old["machines"], *new["machines"]}),
         "diverged": diverged,
         "evals": evals,
+        "pretext": join(old["pretext"], new["pretext"]),
     }
 
 

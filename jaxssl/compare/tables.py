@@ -1,0 +1,93 @@
+"""The tables of a comparison: which experiments share one, and what each run may spend."""
+
+import pathlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from jaxssl import base
+from jaxssl.errors import ConfigError, near
+
+PRESET = "cifar10"  # the scale at which methods are compared
+# Of a small vision transformer, what says how much it computes.
+SIZE = ("name", "width", "depth", "heads", "patch")
+
+
+class Table(NamedTuple):
+    """Experiments that are compared with each other, at one budget.
+
+    Attributes:
+      name: of the table, and of the place in README.md.
+      what: whose runs these are, for the text.
+      unit: in which a budget is counted: "views" that enter an encoder, or "GFLOP" of whole steps.
+      budget: of a run.
+      encoder: fields of the encoder that its experiments share.
+    """
+
+    name: str
+    what: str
+    unit: str
+    budget: float
+    encoder: Mapping[str, Any]
+
+    @property
+    def record(self) -> pathlib.Path:
+        """Where its runs are on record, below the project."""
+        return pathlib.Path("experiments") / f"{self.name}.json"
+
+    @property
+    def figure(self) -> pathlib.Path:
+        """Its picture."""
+        return pathlib.Path(".github") / f"{self.name}.svg"
+
+    def spent(self, amount: float) -> str:
+        """An amount of its unit in words.
+
+        >>> TABLES["comparison"].spent(300_000)
+        '300,000 encoded views'
+        """
+        return f"{amount:,.0f} {'encoded views' if self.unit == 'views' else self.unit}"
+
+    def shares(self, config: Any) -> bool:
+        """Whether a config has the encoder that the table's experiments share."""
+        fields = config.encoder.to_dict()
+        return all(fields.get(name) == value for name, value in self.encoder.items())
+
+
+def _vit() -> Mapping[str, Any]:
+    """A size that a config shares, whatever else it asks of its vision transformer."""
+    fields = {"name": "vit", **base.SMALL_VITS[PRESET]}
+    return MappingProxyType({name: fields[name] for name in SIZE})
+
+
+def _convnet() -> Mapping[str, Any]:
+    return MappingProxyType(base.vision(PRESET).encoder.to_dict())
+
+
+# Methods that hide patches need patches to hide: they are compared on the same vision transformer,
+# and by arithmetic, since decoders and patches left out make views cost more or less.
+TABLES: Mapping[str, Table] = {
+    table.name: table
+    for table in (
+        Table("comparison", "methods on a convolutional network", "views", 300_000, _convnet()),
+        Table("comparison_vit", "methods on a vision transformer", "GFLOP", 12_000, _vit()),
+    )
+}
+DEFAULT = "comparison"
+
+
+def find(name: str) -> Table:
+    """The table of a name.
+
+    Raises:
+      ConfigError: none.
+    """
+    if name not in TABLES:
+        raise ConfigError(f"--table: no {name!r}{near(name, TABLES)}")
+    return TABLES[name]
+
+
+def of(config: Any) -> Table:
+    """The table that a config belongs to: that of its encoder, else the first."""
+    vit = TABLES["comparison_vit"]
+    return vit if vit.shares(config) else TABLES[DEFAULT]
