@@ -1,12 +1,14 @@
 """Shared fixtures: eight CPU devices, and the folder of small real data sets."""
 
+import gc
 import os
 import pathlib
 import tempfile
 
 # Tests run many tiny programs once: they spend their time in the compiler, most of it in
 # optimisations that such programs never earn back.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 
 import jax
 import pytest
@@ -28,6 +30,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         experiment = getattr(item, "callspec", None) and item.callspec.params.get("name")
         shared = experiment if item.path.name == "test_common.py" and experiment else item.path.name
         item.add_marker(pytest.mark.xdist_group(shared))
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Forgets what was compiled for a group of tests: every program holds mappings of memory, of
+    which a process may have only so many (65,530 on Linux), and XLA crashes without them."""
+    if nextitem is None or _group(nextitem) != _group(item):
+        jax.clear_caches()
+        gc.collect()
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    assert marker is not None
+    name: str = marker.args[0]
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -97,13 +97,14 @@ def moved_at_random(params, seed):
     return jax.tree.map(lambda x: x + 0.05 * rng.standard_normal(x.shape, np.float32), params)
 
 
-@functools.cache
+# Of one experiment at a time: compiled programs are large.
+@functools.lru_cache(maxsize=1)
 def one_device(name):
     """The program on one device, shared by the tests below."""
     return followed(smooth(name))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def on_one_device(name):
     run = one_device(name)
     state = run.init()
@@ -355,11 +356,15 @@ def shapes_at_full_size(stage, left):
     dtypes = {"index": "int32", "image": "uint8", "label": "int32"}
     info = Info(shapes, dtypes, 10_000, 10, 1_000, 10, config.train.global_batch)
     method = find_family(config.method).build(config, info)
-    optimizers = method.optimizers
-    if not optimizers:
-        params, _ = jax.eval_shape(method.init, jax.random.key(0), example_batch(info))
-        optimizers = {"main": Optimizer(optim.make(config.optimizer, params, info.steps))}
-    state = jax.eval_shape(make_init(method, optimizers, info), jax.random.key(0), artifacts)
+    # Large networks take seconds to trace: here once, and the optimizer's moments on the shapes.
+    key = jax.random.key(0)
+    alone = jax.eval_shape(make_init(method, {}, info), key, artifacts)
+    own = {"main": Optimizer(optim.make(config.optimizer, alone.params, info.steps))}
+    moments = {
+        name: jax.eval_shape(tx.init, {n: alone.params[n] for n in on or alone.params})
+        for name, (tx, on) in (method.optimizers or own).items()
+    }
+    state = alone.replace(optimizer=moments)
     batch = jax.eval_shape(lambda: example_batch(info, config.train.global_batch))
     seen = {
         n: jax.eval_shape(t.read, state.teachers[n], state.params, state.extra, state.step)

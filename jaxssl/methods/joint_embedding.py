@@ -54,7 +54,9 @@ def build(config: Any, info: Info) -> Method:
     inputs_of = _targets(config)
 
     def init_networks(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree, Any]:
-        plain, _ = made.plain(key, batch)
+        # Networks ask for the shapes of views alone.
+        shapes, _ = jax.eval_shape(made.plain, key, batch)
+        plain = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         x = plain[made.groups[0]]["x"]
         return *networks.init(key, x[:, 0], x.shape[1]), plain
 

@@ -73,12 +73,12 @@ class Networks(NamedTuple):
         params, stats = {}, {}
 
         def start(name: str, module: nn.Module, x: Any, **fields: Any) -> Any:
-            variables = module.init(fold_name(key, name), x, train=False, **fields)
+            out, variables = module.init_with_output(fold_name(key, name), x, train=False, **fields)
             if variables.get("params"):
                 params[name] = variables["params"]
             if "batch_stats" in variables:
                 stats[name] = variables["batch_stats"]
-            return module.apply(variables, x, train=False, **fields)
+            return out
 
         reads = [head.reads for head in self.heads.values()]
         outputs = dict(start("encoder", self.encoder, images, **self._capture(reads)))
