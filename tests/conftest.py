@@ -32,10 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(shared))
 
 
+# Every program holds mappings of memory, of which a process may have only so many (65,530 on
+# Linux), and XLA crashes without them.
+MAPPINGS = 25_000
+
+
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Forgets what was compiled for a group of tests: every program holds mappings of memory, of
-    which a process may have only so many (65,530 on Linux), and XLA crashes without them."""
-    if nextitem is None or _group(nextitem) != _group(item):
+    """Between groups of tests, forgets what was compiled where it has become too much."""
+    if (nextitem is None or _group(nextitem) != _group(item)) and _mappings() > MAPPINGS:
         jax.clear_caches()
         gc.collect()
 
@@ -45,6 +49,12 @@ def _group(item: pytest.Item) -> str:
     assert marker is not None
     name: str = marker.args[0]
     return name
+
+
+def _mappings() -> int:
+    """How many mappings of memory this process has, where the system says."""
+    maps = pathlib.Path("/proc/self/maps")
+    return len(maps.read_bytes().splitlines()) if maps.exists() else 0
 
 
 @pytest.fixture(scope="session")

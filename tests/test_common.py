@@ -23,6 +23,18 @@ from jaxssl.state import example_batch, make_init
 STEPS = 3
 # One experiment is followed for longer, on more meshes, and through the whole command.
 FOLLOWED = "lejepa"
+# What must compile is run for these at every change: between them they have every wiring, memory,
+# kind of mask and of teacher, and stages. For all: pytest -m "slow or not slow" tests/test_common.py
+ALWAYS = (
+    *("lejepa", "simclr", "moco_v2", "nnclr", "dino", "tico", "instdisc", "deepcluster_v2"),
+    *("swav", "mixed_barlow_twins", "w_mse", "msn", "myow", "obow", "random_teacher"),
+    *("relational_reasoning", "mae", "ijepa", "ibot", "s3d_mae", "context_encoder", "jigsaw"),
+    "beit",
+)
+EVERY = [
+    pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow)
+    for name in experiments.NAMES
+]
 
 
 def trajectory(program, state, batches, steps):
@@ -118,7 +130,7 @@ def in_microbatches(config):
     return experiments.in_every_stage(config, lambda config: {"train.microbatches": 4})
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_eight_devices_are_one_device(name):
     """All ways of splitting at once: the batch over eight devices, all large arrays over four, and
     each device's part into microbatches."""
@@ -196,7 +208,7 @@ def test_every_step_of_the_full_config_is_that_of_one_device(name, devices, fsdp
     compare(({}, logs[0]), ({}, logs[1]))
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_network_moves_without_nan(name):
     first, log, last = on_one_device(name)
     assert np.isfinite([list(entry.values()) for entry in log]).all()
@@ -212,7 +224,7 @@ def test_the_loss_falls():
     assert log[-1]["loss"] < log[0]["loss"]
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_restored_from_a_checkpoint_is_never_stopped(name, tmp_path):
     """Bit for bit, and so for every array that a method keeps: queues, centers, tables, ..."""
     run = one_device(name)
@@ -272,7 +284,7 @@ def test_killed_and_resumed_is_never_killed(tmp_path, monkeypatch, capsys):
     assert "resumed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_microbatches_keep_the_loss_and_its_gradient(name):
     config = smooth(name)
     without = experiments.without_batch_norm(config)
@@ -318,7 +330,7 @@ def test_an_unknown_key_is_refused_with_the_near_name(name):
         experiments.load(name, "digits", "--config.train.step=3")
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_encoder_encodes(name):
     run = one_device(name)
     program, state = run.program, run.init()
