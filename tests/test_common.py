@@ -23,8 +23,8 @@ from jaxssl.state import example_batch, make_init
 STEPS = 3
 # One experiment is followed for longer, on more meshes, and through the whole command.
 FOLLOWED = "lejepa"
-# What must compile is run for these at every change: between them they have every wiring, memory,
-# kind of mask and of teacher, and stages. For all: pytest -m "slow or not slow" tests/test_common.py
+# What must compile is run for these at every change: between them they have every memory, stages,
+# and most wirings, masks and teachers. All: pytest -m "slow or not slow" tests/test_common.py
 ALWAYS = (
     *("lejepa", "simclr", "moco_v2", "nnclr", "dino", "tico", "instdisc", "deepcluster_v2"),
     *("swav", "mixed_barlow_twins", "w_mse", "msn", "myow", "obow", "random_teacher"),

@@ -42,7 +42,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def run(root, seed, trained, *overrides, status="finished", preset="digits"):
+def run(root, seed, trained, *overrides, status="finished", preset="digits", errors=()):
     """The workdir of a run, as the loop leaves it."""
     workdir = root / f"run-{seed}-{len(list(root.iterdir()))}"
     spec = f"{root / 'experiments' / 'small.py'}:{preset}"
@@ -53,8 +53,22 @@ def run(root, seed, trained, *overrides, status="finished", preset="digits"):
         "knn/accuracy": {"trained": trained, "random_init": 0.5, "raw_input": 0.9},
         "features/std": {"trained": 3.0, "random_init": 1.0, "raw_input": 2.0, "better": None},
     }
+    if errors:
+        evals["pretext/pixels"] = dict(zip(("trained", "constant"), errors), better="lower")
     write_summary(workdir, status=status, step=600, seconds=90.0 + seed, evals=evals)
     return str(workdir)
+
+
+@pytest.mark.parametrize("error, won", [(0.3, True), (0.7, False)])
+def test_an_error_is_better_where_it_is_less_than_that_of_the_best_constant(root, error, won):
+    methods_table.record(root, [run(root, 0, 0.96, errors=(error, 0.6))], machine="a box")
+    found = methods_table.tables(root)
+    row = (
+        f"| `small:digits` | pretext/pixels | {error:.3f} |  |  | 0.600 (x {error / 0.6:.2f}) | 1 |"
+    )
+    assert row in found["numbers"].splitlines()
+    assert ("better than its controls on 2 metrics" in found["methods"]) == won
+    assert ("not better than constant on pretext/pixels" in found["methods"]) != won
 
 
 def test_numbers_are_the_mean_and_spread_over_seeds_beside_the_controls(root):
