@@ -75,23 +75,10 @@ def get_config(preset: str = "digits") -> ConfigDict:
     temperature: Any = 0.04
     if preset not in SCALES:
         batch = 240
-        epoch = base.imagenet_epoch(batch)
-        base.imagenet_recipe(
-            config,
-            name="adamw",
-            learning_rate=5e-4 * batch / 256,
-            end=1e-6,
-            weight_decay=("cosine", 0.04, 0.4),
-            batch=batch,
-            epochs=100,
-            clip_per_tensor=3.0,
-        )
+        base.self_distillation_recipe(config, batch=batch, epochs=100)
         config.views["global"].crop.scale = (0.25, 1.0)
         config.views.local.update(count=10, crop=dict(scale=(0.05, 0.25)))
-        config.optimizer.groups = dict(
-            prototypes=dict(match="^prototypes/vectors", freeze_until=epoch)
-        )
-        temperature = base.rising(0.04, 0.07, 30, epoch)
+        temperature = base.rising(0.04, 0.07, 30, base.imagenet_epoch(batch))
     shared = dict(
         center=dict(memory="center", momentum=0.9),
         student_temperature=0.1,

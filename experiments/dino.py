@@ -52,20 +52,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
         teacher_temperature=0.04,
     )
     if preset not in SCALES:
-        batch = 1024
-        base.imagenet_recipe(
-            config,
-            name="adamw",
-            learning_rate=5e-4 * batch / 256,
-            end=1e-6,
-            weight_decay=("cosine", 0.04, 0.4),
-            batch=batch,
-            epochs=100,
-            clip_per_tensor=3.0,
-        )
+        base.self_distillation_recipe(config, batch=1024, epochs=100)
         config.views["global"].crop.scale = (0.4, 1.0)
         config.views.local.update(count=8, crop=dict(scale=(0.05, 0.4)))
-        config.optimizer.groups = dict(
-            prototypes=dict(match="^prototypes/vectors", freeze_until=base.imagenet_epoch(batch))
-        )
     return config

@@ -141,6 +141,27 @@ def imagenet_recipe(
     config.checkpoint.every_steps = epoch
 
 
+def self_distillation_recipe(config: Any, *, batch: int, epochs: int) -> None:
+    """The recipe of DINO and of what follows it, on a ViT; prototypes rest for an epoch.
+
+    Caron et al. (2021), Emerging properties in self-supervised vision transformers, arXiv
+    2104.14294.
+    """
+    imagenet_recipe(
+        config,
+        name="adamw",
+        learning_rate=5e-4 * batch / 256,
+        end=1e-6,
+        weight_decay=("cosine", 0.04, 0.4),
+        batch=batch,
+        epochs=epochs,
+        clip_per_tensor=3.0,
+    )
+    config.optimizer.groups = dict(
+        prototypes=dict(match="^prototypes/vectors", freeze_until=imagenet_epoch(batch))
+    )
+
+
 def pretext_recipe(config: Any) -> None:
     """The recipe of classic pretext tasks on a ResNet-50: momentum, and drops to a tenth.
 

@@ -123,8 +123,8 @@ def build(config: Any, info: Info) -> Method:
                 {group: target(block["x"], seen) for group, block in plain.items()}
             )
         read = lambda reads, group: outputs[_named(reads)][group]
-        shown = {group: plain[group] for group in student_sees}
-        inputs = made.for_student(key, batch, shown, step, read)
+        clean = {group: plain[group] for group in student_sees}
+        inputs = made.for_student(key, batch, clean, step, read)
         found, stats["student"] = networks.outputs(
             params, stats["student"], inputs, wanted[""], train
         )
