@@ -38,6 +38,10 @@ class Checkpoints:
         newest = self._checkpointer.latest
         return None if newest is None else int(newest.step)
 
+    def steps(self) -> list[int]:
+        """The steps of all whole checkpoints, ascending."""
+        return sorted(int(found.step) for found in self._checkpointer.checkpoints)
+
     def save(self, state: State, *, wait: bool = False) -> None:
         """Writes `state` under its own step, unless that step is there already."""
         step = int(state.step)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxssl import optim, schedules
+from jaxssl import evals, optim, schedules
 from jaxssl.errors import ConfigError, near
 from jaxssl.evals import protocol
 
@@ -185,6 +185,32 @@ def to_dict(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict(), default=str))
 
 
+def from_dict(tree: dict[str, Any], overrides: Sequence[str] = ()) -> ConfigDict:
+    """The config that `to_dict` gave, with command-line overrides, validated and locked.
+
+    Raises:
+      ConfigError: as `load`.
+    """
+    config = skeleton()
+    with config.unlocked():
+        for name, value in _tuples(tree).items():
+            if isinstance(value, dict) and name not in OPEN and name not in CHECKED_BY_READER:
+                # A field that a newer version added has its default.
+                value = {**config.get(name, {}), **value}
+            config[name] = ConfigDict(value, type_safe=False) if isinstance(value, dict) else value
+    for override in overrides:
+        _override(config, override)
+    validate(config)
+    return config.lock()
+
+
+def _tuples(tree: Any) -> Any:
+    """Lists, which JSON made of tuples, as tuples again."""
+    if isinstance(tree, dict):
+        return {name: _tuples(value) for name, value in tree.items()}
+    return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The fields, as `a.b: old -> new`, that make `new` another run than `old`.
 
@@ -252,6 +278,7 @@ def _override(config: ConfigDict, text: str) -> None:
 def _assign(config: ConfigDict, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     fields_from = FIELDS_FROM.get(parents[0] if parents else "", len(parents) + 1)
+    _switch_on(config, [*parents, last])
     node: Any = config
     for depth, name in enumerate([*parents, last]):
         if isinstance(node, ConfigDict) and depth == len(parents) >= fields_from:
@@ -277,6 +304,20 @@ def _assign(config: ConfigDict, key: str, value: Any) -> None:
         value = float(value)
     with node.unlocked():
         node[last] = value
+
+
+def _switch_on(config: ConfigDict, path: list[str]) -> None:
+    """Gives `evals` the defaults of an evaluator that is off, if it or a field of it is named."""
+    if len(path) < 2 or path[0] != "evals" or config.evals.get(path[1]) is not None:
+        return
+    known = [*evals.LOOP, *protocol.names()]
+    if path[1] not in known:
+        key, full = ".".join(path), [f"evals.{name}" for name in known]
+        raise ConfigError(
+            f"--config.{key}: unknown key 'evals.{path[1]}'{near(f'evals.{path[1]}', full)}"
+        )
+    with config.evals.unlocked():
+        config.evals[path[1]] = ConfigDict(protocol.resolve(path[1], {}), type_safe=False)
 
 
 def _expect(key: str, value: Any, old: Any) -> None:

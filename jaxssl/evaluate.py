@@ -1,216 +1,97 @@
-"""Evaluations of a run's encoder, each beside random init and raw input."""
+"""Evaluations of a run's encoder, each beside random init and raw input.
 
-import json
+    python -m jaxssl.evaluate --workdir=DIR [--checkpoint=STEP] [--stage=NAME]
+                              [--config.evals.EVALUATOR.FIELD=VALUE ...]
+
+evaluates a checkpoint again, or by other evaluators: one that is named is switched on. Features are
+kept in the workdir, so that they are extracted once for all evaluations of a checkpoint; results
+are appended to `evaluations.json` there, each with the ids of its protocols.
+"""
+
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from numpy.typing import NDArray
 
-from jaxssl import data, evals
-from jaxssl.errors import ConfigError, near
-from jaxssl.evals import diagnostics, protocol
-from jaxssl.evals.features import Features, extract, raw_input, to_host
-from jaxssl.program import Program
-from jaxssl.report.report import Samples
+from jaxssl import cli, runs
+from jaxssl.errors import ConfigError
+from jaxssl.evals.subject import KINDS
+from jaxssl.evaluator import Evaluator
 from jaxssl.report.writers import read_json, write_json
-from jaxssl.state import State
-from jaxssl.step import make_ops
 
-RANK_ROWS = 2048  # held-out samples whose features are measured as a set
-Results = dict[str, dict[str, Any]]
-Banks = tuple[Features, Features]  # train, test
+USAGE = (
+    "python -m jaxssl.evaluate --workdir=DIR [--checkpoint=STEP] [--stage=NAME] "
+    "[--config.evals.KEY=VALUE ...]"
+)
+RESULTS = "evaluations.json"
 
 
-class Evaluator:
-    """Frozen features of one program's data, and what the evaluators of its config make of them.
-
-    Random init has its batch statistics settled on `evals.calibration_batches` training batches
-    before it is counted: a fresh batch norm would make the control weaker than it is.
+def evaluate(
+    workdir: str | pathlib.Path,
+    *,
+    checkpoint: int | None = None,
+    stage: str = "",
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Evaluates a checkpoint of a run, appends what was found to `evaluations.json`, returns it.
 
     Args:
-      program: the run's program.
-      workdir: where the controls, which never change in a run, are kept; None keeps nothing.
+      workdir, checkpoint, stage, overrides: as of `jaxssl.runs.load`.
+
+    Returns:
+      {"step", "seed", "seeds", "protocols": {evaluator: id}, "evals": {metric: {subject: value}}};
+      an evaluation of the same step by the same protocols replaces the older one in the file.
 
     Raises:
-      ConfigError: an unknown evaluator, field, encoder or output.
+      ConfigError: as `jaxssl.runs.load` and `Evaluator`; or the data has no labels.
     """
+    run = runs.load(workdir, checkpoint=checkpoint, stage=stage, overrides=overrides)
+    evaluator = Evaluator(run.program, run.folder, keep_features=True)
+    if not evaluator.active:
+        raise ConfigError(f"data.source: {run.program.source.name} has no labels to evaluate with")
+    results = evaluator(run.state)
+    seed = run.program.config.train.seed
+    found: dict[str, Any] = {"step": int(run.state.step), "seed": seed, "seeds": 1}
+    found |= {"protocols": evaluator.protocols(), "evals": results}
+    if jax.process_index() == 0:
+        path = run.folder / RESULTS
+        kept = read_json(path) if path.exists() else []
+        same = lambda old: all(old[key] == found[key] for key in ("step", "protocols"))
+        write_json(path, [old for old in kept if not same(old)] + [found])
+    return found
 
-    def __init__(self, program: Program, workdir: pathlib.Path | None = None):
-        self.program = program
-        self.config = program.config.evals
-        evals.validate(self.config)
-        settings = evals.settings(self.config)
-        # Of the method's own task, which needs no labels.
-        self._own = {
-            name: fields
-            for name, fields in settings.items()
-            if hasattr(protocol.evaluator(name), "measure") and program.method.pretext
-        }
-        of_features = [n for n in settings if hasattr(protocol.evaluator(n), "evaluate")]
-        self.active = bool(of_features) and program.info.num_classes > 1
-        encoders = program.method.encoders
-        self.encoder = self.config.encoder or next(iter(encoders))
-        if self.encoder not in encoders:
-            raise ConfigError(f"evals.encoder: no {self.encoder!r}{near(self.encoder, encoders)}")
-        self._check_output()
-        self._workdir = workdir
-        self._controls: Results | None = None
-        self._last_banks: Banks | None = None
-        self._encode = jax.jit(self._features)
-        held_out = self.active or bool(self._own)
-        self._test = data.load(program.config.data, "test") if held_out else None
 
-    def __call__(self, state: State) -> Results:
-        """{"knn/accuracy": {"trained": x, "random_init": y, "raw_input": z}, ...}."""
-        results: Results = {}
-        for name, fields in self._own.items():
-            measure = protocol.evaluator(name).measure
-            results |= measure(self.program, state, self._test, **fields)
-        if not self.active:
-            return results
-        controls = self.controls()
-        self._last_banks = self.banks(state)
-        found = self._run({"trained": self._last_banks})
-        return {name: {**values, **controls[name]} for name, values in found.items()} | results
-
-    def banks(self, state: State) -> Banks:
-        """The features (train, test) of `state`'s encoder."""
-        seen = self._seen(state)
-        return self._extract(lambda batch: self._encode(state.params, seen, state.extra, batch))
-
-    def controls(self) -> Results:
-        """The same evaluations of random init and raw input; made once for a workdir."""
-        if self._controls is not None:
-            return self._controls
-        path = self._workdir / "controls.json" if self._workdir else None
-        identity = self._identity()
-        if path and path.exists():
-            kept = read_json(path)
-            if kept["identity"] == identity:
-                self._controls = kept["results"]
-                return self._controls
-        banks = {
-            "random_init": self.banks(self.calibrated(self.program.init())),
-            "raw_input": self._extract(jax.jit(raw_input)),
-        }
-        self._controls = self._run(banks)
-        if path and jax.process_index() == 0:
-            write_json(path, {"identity": identity, "results": self._controls})
-        return self._controls
-
-    def calibrated(self, state: State) -> State:
-        """`state` with `extra` (batch statistics) moved by training batches, params untouched."""
-        if not jax.tree.leaves(state.extra) or not self.config.calibration_batches:
-            return state
-        method = self.program.method
-        ops = make_ops(method, self.program.optimizers)
-        loss = next(iter(method.losses))
-
-        def extra_after(state: State, batch: Mapping[str, jax.Array]) -> Any:
-            return ops.loss(state, batch, loss)[1].extra
-
-        with jax.set_mesh(self.program.mesh):
-            step = jax.jit(extra_after, out_shardings=self.program.shardings.extra)
-            batches = self.program.batches(0)
-            for i in range(self.config.calibration_batches):
-                now = state.replace(step=np.int32(i))
-                state = state.replace(extra=step(now, next(batches)))
-        return state
-
-    def samples(self, state: State, count: int) -> Samples | None:
-        """Held-out images and training images with the features of the last evaluation."""
-        if self._test is None or not self.active or not count:
-            return None
-        train, test = self._last_banks or self.banks(state)
-        source, held_out = self.program.source, self._test
-        bank = np.sort(np.random.default_rng(0).permutation(len(train.x))[: 2 * count])
-        some = np.sort(np.random.default_rng(1).permutation(len(test.x))[:count])
-        return Samples(
-            images=_pictures(held_out.rows(test.index[some])["image"]),
-            labels=test.y[some],
-            features=test.x[some],
-            bank_images=_pictures(source.rows(train.index[bank])["image"]),
-            bank_labels=train.y[bank],
-            bank_features=train.x[bank],
-            label_names=source.label_names,
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 2 bad input."""
+    try:
+        parser = cli.Parser(prog="jaxssl.evaluate", usage=USAGE)
+        parser.add_argument("--workdir", required=True)
+        parser.add_argument("--checkpoint", type=int)
+        parser.add_argument("--stage", default="")
+        flags, overrides = parser.parse(argv)
+        found = evaluate(
+            flags.workdir, checkpoint=flags.checkpoint, stage=flags.stage, overrides=overrides
         )
-
-    def pictures(self, state: State, count: int = 10) -> dict[str, tuple[Sequence[str], NDArray]]:
-        """title -> (captions, uint8 [n, K, h, w, C]) of held-out samples."""
-        program, batch = self.program, self.program.info.global_batch
-        if self._test is None or batch > len(self._test):
-            return {}
-        rows, found = next(program.batches(0, self._test)), {}
-        for title, (captions, make) in program.method.pictures.items():
-
-            def draw(state: State, rows: Any, make: Any = make) -> jax.Array:
-                seen, key = self._seen(state), jax.random.key(0)
-                images: jax.Array = make(state.params, seen, state.extra, rows, key, state.step)
-                return jnp.round(255 * images[:count]).astype(jnp.uint8)
-
-            with jax.set_mesh(program.mesh):
-                found[title] = captions, np.asarray(to_host(jax.jit(draw)(state, rows)))
-        return found
-
-    def protocols(self) -> dict[str, str]:
-        """Evaluator -> its protocol id."""
-        found = evals.settings(self.config)
-        return {name: protocol.protocol_id(name, fields) for name, fields in found.items()}
-
-    def _run(self, banks: Mapping[str, Banks]) -> Results:
-        with jax.set_mesh(self.program.mesh):
-            results: Results = evals.run(self.config, banks, self.program.info.num_classes)
-        for kind, (_, test) in banks.items():
-            for name, value in diagnostics.rank(test.x[:RANK_ROWS]).items():
-                results.setdefault(f"features/{name}", {})[kind] = value
-        for name, values in results.items():
-            if name.startswith("features/") or name.endswith("_interval"):
-                values["better"] = None  # shown, but neither more nor less is a success
-        return results
-
-    def _extract(self, encode: Callable[[Any], jax.Array]) -> Banks:
-        how: dict[str, Any] = {"batch_size": self.config.batch_size, "mesh": self.program.mesh}
-        with jax.set_mesh(self.program.mesh):
-            return (
-                extract(encode, self.program.source, limit=self.config.bank, **how),
-                extract(encode, self._test, limit=self.config.test, **how),
-            )
-
-    def _seen(self, state: State) -> dict[str, Any]:
-        return {
-            name: teacher.read(state.teachers[name], state.params, state.extra, state.step)
-            for name, teacher in self.program.method.teachers.items()
-        }
-
-    def _features(self, params: Any, seen: Any, extra: Any, batch: Any) -> jax.Array:
-        found = self.program.method.encoders[self.encoder](params, seen, extra, batch)
-        x = found[self.config.output]
-        return x.reshape(x.shape[0], -1)
-
-    def _check_output(self) -> None:
-        program = self.program
-        shapes, batch = program.shapes, program.abstract_batch()
-        with jax.set_mesh(program.mesh):
-            seen = jax.eval_shape(self._seen, shapes)
-            encode = program.method.encoders[self.encoder]
-            found = jax.eval_shape(encode, shapes.params, seen, shapes.extra, batch)
-        if self.config.output not in found:
-            name = self.config.output
-            raise ConfigError(f"evals.output: the encoder gives no {name!r}{near(name, found)}")
-
-    def _identity(self) -> str:
-        """What the controls depend on, as text."""
-        c = self.program.config
-        parts = {n: c[n].to_dict() for n in ("encoder", "evals", "views", "data")}
-        parts |= {"seed": c.train.seed, "batch": c.train.global_batch}
-        parts |= {"data": self.program.source.fingerprint}
-        return json.dumps(parts, sort_keys=True, default=str)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if jax.process_index() == 0:
+        print(table(found))
+    return 0
 
 
-def _pictures(images: NDArray) -> NDArray:
-    """[N, H, W, C]; of clips and volumes, the middle frame or slice."""
-    return images if images.ndim == 4 else images[:, images.shape[1] // 2]
+def table(found: Mapping[str, Any]) -> str:
+    """What `evaluate` found, as a table for people."""
+    rows = [("evaluation", *(kind.replace("_", " ") for kind in KINDS), "protocol")]
+    for name, values in found["evals"].items():
+        numbers = ["" if values.get(kind) is None else f"{values[kind]:.4f}" for kind in KINDS]
+        rows.append((name, *numbers, found["protocols"].get(name.partition("/")[0], "")))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
+    return "\n".join([*lines, f"step {found['step']}, one seed (train.seed {found['seed']})"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

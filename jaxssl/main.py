@@ -1,16 +1,14 @@
 """Runs a config: `python -m jaxssl.main --config=experiments/lejepa.py:PRESET --workdir=DIR`."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 import jax
 
+from jaxssl import cli, train
 from jaxssl import config as configs
-from jaxssl import train
-from jaxssl.errors import ConfigError, near
+from jaxssl.errors import ConfigError
 
 USAGE = "python -m jaxssl.main --config=FILE[:PRESET] --workdir=DIR [--config.any.key=value ...]"
 
@@ -37,25 +35,14 @@ def parse(argv: Sequence[str]) -> tuple[str, str, list[str]]:
     Raises:
       ConfigError: a flag is missing or unknown.
     """
-    parser = _Parser(prog="jaxssl.main", usage=USAGE, allow_abbrev=False)
+    parser = cli.Parser(prog="jaxssl.main", usage=USAGE)
     parser.add_argument("--config", help="a config file, and a preset of it after a colon")
     parser.add_argument("--workdir", help="everything the run writes; run again to go on")
-    flags, overrides = parser.parse_known_args(list(argv))
-    for text in overrides:
-        if not text.startswith("--config."):
-            known = near(text.partition("=")[0], ("--config", "--workdir"))
-            raise ConfigError(f"{text}: unknown argument{known}; usage: {USAGE}")
+    flags, overrides = parser.parse(argv)
     for name in ("config", "workdir"):
         if not getattr(flags, name):
             raise ConfigError(f"--{name}: missing; usage: {USAGE}")
     return flags.config, flags.workdir, overrides
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises where argparse would print its usage and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; usage: {USAGE}")
 
 
 def join_processes() -> None:

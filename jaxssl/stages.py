@@ -21,20 +21,18 @@ A later stage draws anew: its `train.seed` is the run's plus 1,000 for each stag
 its `changes` set one.
 """
 
-import hashlib
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from jaxssl import config as configs
 from jaxssl import durations
 from jaxssl.errors import ConfigError, near
 from jaxssl.evals.features import to_host
-from jaxssl.evaluate import Evaluator
+from jaxssl.evaluator import Evaluator
 from jaxssl.naming import named_leaves
 from jaxssl.program import Program
 from jaxssl.report.writers import read_json, write_json
@@ -240,19 +238,6 @@ def refuse_other_start(plan: Sequence[Stage], workdir: pathlib.Path) -> None:
 def artifact(state: State) -> dict[str, PyTree]:
     """What a finished stage leaves to later ones."""
     return {name: getattr(state, name) for name in TAKEN}
-
-
-def content_hash(tree: PyTree) -> str:
-    """Twelve hexadecimal digits of the leaves' names and bytes; every process gathers nothing.
-
-    >>> content_hash({"a": np.ones(2)}) == content_hash({"a": np.ones(2)})
-    True
-    """
-    digest = hashlib.sha256()
-    for name, leaf in sorted(named_leaves(tree).items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()[:12]
 
 
 def _moves(state: State, stage: Stage) -> list[_Move]:

@@ -19,7 +19,8 @@ from jaxssl import stages
 from jaxssl.checkpoint import Checkpoints
 from jaxssl.errors import ConfigError
 from jaxssl.evals.features import to_host
-from jaxssl.evaluate import Evaluator, Results
+from jaxssl.evaluator import Evaluator, Results
+from jaxssl.naming import content_hash
 from jaxssl.program import Program
 from jaxssl.report import report, startup
 from jaxssl.report.progress import Progress, screen
@@ -201,7 +202,7 @@ def _train(
         evaluate(total)
         status = "finished"
         with clock.paused():
-            artifact = stages.content_hash(jax.tree.map(to_host, state.params))
+            artifact = content_hash(jax.tree.map(to_host, state.params))
         summary = summarise(total, artifact=artifact)
         samples = evaluator.samples(state, config.report.samples) if last else None
         pictures = evaluator.pictures(state) if last else {}

@@ -8,7 +8,7 @@ import tiny
 from jaxssl import config as configs
 from jaxssl import stages, train, views
 from jaxssl.errors import ConfigError
-from jaxssl.naming import named_leaves
+from jaxssl.naming import content_hash, named_leaves
 from jaxssl.program import Program
 from jaxssl.report.writers import read_json, read_metrics
 from jaxssl.step import make_step
@@ -363,6 +363,6 @@ def test_stages_may_see_weaker_or_smaller_views(tmp_path):
 
 def test_hashes_of_content():
     a, b = {"x": np.zeros(3), "y": np.ones(2)}, {"y": np.ones(2), "x": np.zeros(3)}
-    assert stages.content_hash(a) == stages.content_hash(b)
-    assert stages.content_hash(a) != stages.content_hash({"x": np.zeros(3), "z": np.ones(2)})
-    assert stages.content_hash(a) != stages.content_hash({"x": np.zeros(3), "y": np.full(2, 1.001)})
+    assert content_hash(a) == content_hash(b)
+    assert content_hash(a) != content_hash({"x": np.zeros(3), "z": np.ones(2)})
+    assert content_hash(a) != content_hash({"x": np.zeros(3), "y": np.full(2, 1.001)})

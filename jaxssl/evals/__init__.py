@@ -1,21 +1,44 @@
 """Evaluations of frozen features, each beside its controls.
 
-An evaluator is a module of this package with `PROTOCOL`, its default fields, and
-`evaluate(train, test, *, num_classes, **fields)`, of features and labels, or
-`measure(program, state, source, **fields)`, of the method's own task on held-out samples. It is
-found by its name, so adding a file adds an evaluator.
+An evaluator is a module of this package, found by its name, with `PROTOCOL`, its default fields,
+and one of
+
+    evaluate(train, test, *, num_classes, **fields)  of features and labels, usable alone;
+    examine(subject, **fields)                       of an encoder and the run's data (`Subject`);
+    measure(program, state, source, **fields)        of the method's own task on held-out samples.
+
+The first two return {metric: value} for each of the trained encoder, random init and raw input
+(`examine` may return {} for one that it makes no sense of). More is better, unless the module's
+`BETTER`, from patterns of metric names, says "lower" or None: shown, but no success.
 """
 
+import fnmatch
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from jaxssl.errors import ConfigError
+from jaxssl.errors import ConfigError, near
 from jaxssl.evals import protocol
 from jaxssl.evals.features import Features
 
 __all__ = ["Features", "run", "settings", "validate"]
+
+# What the loop itself reads of `evals`, with the least value of whole numbers.
+LEAST = {"every_steps": 0, "bank": 0, "test": 0, "batch_size": 1, "size": 0}
+LOOP = (*LEAST, "encoder", "output", "calibration_batches")
+
+
+class Judged(Protocol):
+    """What `evaluate` needs of a `Subject`."""
+
+    num_classes: int
+
+    @property
+    def train(self) -> Features: ...
+
+    @property
+    def test(self) -> Features: ...
 
 
 def settings(evals: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -44,7 +67,10 @@ def validate(evals: Mapping[str, Any]) -> None:
       ConfigError: as `settings`, or one of the loop's own fields is no whole number.
     """
     settings(evals)
-    for field, least in (("every_steps", 0), ("bank", 0), ("test", 0), ("batch_size", 1)):
+    for field, value in evals.items():
+        if field not in LOOP and value is not None and not hasattr(value, "items"):
+            raise ConfigError(f"evals.{field}: unknown field{near(field, LOOP)}")
+    for field, least in LEAST.items():
         value = evals.get(field, least)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ConfigError(
@@ -52,37 +78,40 @@ def validate(evals: Mapping[str, Any]) -> None:
             )
 
 
-def run(
-    evals: Mapping[str, Any],
-    features: Mapping[str, tuple[Features, Features]],
-    num_classes: int,
-) -> dict[str, dict[str, float]]:
-    """Runs every evaluator of features on every feature set.
+def run(evals: Mapping[str, Any], subjects: Mapping[str, Judged]) -> dict[str, dict[str, Any]]:
+    """Runs every evaluator of features, or of an encoder, on every subject.
 
     Args:
       evals: the config's `evals`.
-      features: name of the feature set ("trained", "random_init", "raw_input") -> (train, test).
-      num_classes: labels lie in 0 ... num_classes - 1.
+      subjects: "trained", "random_init", "raw_input" -> `Subject`.
 
     Returns:
-      "<evaluator>/<metric>" -> {feature set: value}, fractions 0 ... 1.
+      "<evaluator>/<metric>" -> {subject: value}, fractions 0 ... 1 where it is an accuracy, with
+      "better" where more is not better.
 
     Raises:
-      ConfigError: as `settings`, or the labels do not fit `num_classes`.
+      ConfigError: as `settings`, or the labels do not fit the number of classes.
       FloatingPointError: features are not finite.
     """
-    for name, banks in features.items():
-        for bank in banks:
-            _check_bank(name, bank, num_classes)
-    results: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name, fields in settings(evals).items():
-        evaluate = getattr(protocol.evaluator(name), "evaluate", None)
-        if evaluate is None:
-            continue
-        for kind, (train, test) in features.items():
-            values = evaluate(train, test, num_classes=num_classes, **fields)
+        module = protocol.evaluator(name)
+        for kind, subject in subjects.items():
+            if hasattr(module, "evaluate"):
+                for bank in (subject.train, subject.test):
+                    _check_bank(kind, bank, subject.num_classes)
+                values = module.evaluate(
+                    subject.train, subject.test, num_classes=subject.num_classes, **fields
+                )
+            elif hasattr(module, "examine"):
+                values = module.examine(subject, **fields)
+            else:
+                continue
             for metric, value in values.items():
                 results.setdefault(f"{name}/{metric}", {})[kind] = value
+                for pattern, better in getattr(module, "BETTER", {}).items():
+                    if fnmatch.fnmatch(metric, pattern):
+                        results[f"{name}/{metric}"]["better"] = better
     return results
 
 

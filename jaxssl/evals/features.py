@@ -103,15 +103,10 @@ def extract(
     Raises:
       ConfigError: the batch size or the limit is not a whole number above zero (limit: not below).
     """
-    _check_whole("evals.batch_size", batch_size, 1)
-    _check_whole("limit of the features", limit or 0, 0)
-    picked = _Picked(source, subset(len(source), limit, seed))
-    shards = _shards(mesh)
-    batch_size = -(-batch_size // shards) * shards
-
     rows: list[tuple[np.ndarray, ...]] = []
     waiting: tuple[jax.Array, ...] | None = None
-    for batch, valid in _global_batches(picked, batch_size, mesh):
+    batches = device_batches(source, batch_size=batch_size, mesh=mesh, limit=limit, seed=seed)
+    for batch, valid in batches:
         x = encode(batch)
         # The labels and indices travel with the features, whatever order the devices lie in.
         label = batch.get("label", jnp.full_like(batch["index"], -1))
@@ -125,14 +120,21 @@ def extract(
     return Features(features[order], labels[order], indices[order])
 
 
-def _global_batches(
-    source: Any, batch_size: int, mesh: Mesh
+def device_batches(
+    source: Any, *, batch_size: int, mesh: Mesh, limit: int | None = None, seed: int = 0
 ) -> Iterator[tuple[dict[str, jax.Array], jax.Array]]:
-    """(batch, valid) as global device arrays; each process reads its own rows of every batch."""
+    """(batch, valid [B]) as global device arrays; each process reads its own rows of every batch.
+
+    Arguments and errors as of `extract`.
+    """
+    _check_whole("evals.batch_size", batch_size, 1)
+    _check_whole("limit of the features", limit or 0, 0)
+    picked: Any = _Picked(source, subset(len(source), limit, seed))
+    shards = _shards(mesh)
     sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
     batches = pipeline.eval_batches(
-        source,
-        batch_size,
+        picked,
+        -(-batch_size // shards) * shards,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

@@ -18,6 +18,7 @@ PROTOCOL: dict[str, Any] = {
     "max_iterations": 100,
     "seed": 0,
 }
+BETTER = {"*_interval": None}
 
 
 def evaluate(

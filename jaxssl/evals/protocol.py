@@ -13,21 +13,29 @@ import jaxssl.evals
 from jaxssl.errors import ConfigError, near
 
 
+def names() -> list[str]:
+    """Every evaluator of this package."""
+    return [name for name in _modules() if hasattr(_module(name), "PROTOCOL")]
+
+
 def evaluator(name: str) -> ModuleType:
-    """The module `jaxssl.evals.<name>`, which has `evaluate` and `PROTOCOL`.
+    """The module `jaxssl.evals.<name>`, which has `PROTOCOL`.
 
     Raises:
       ConfigError: there is none of that name.
     """
-    names = [info.name for info in pkgutil.iter_modules(jaxssl.evals.__path__)]
-    if name in names:
-        module = importlib.import_module(f"jaxssl.evals.{name}")
-        if hasattr(module, "PROTOCOL"):
-            return module
-    # Only now is every module imported, to tell the evaluators from the parts they share.
-    modules = {found: importlib.import_module(f"jaxssl.evals.{found}") for found in names}
-    known = [found for found, module in modules.items() if hasattr(module, "PROTOCOL")]
-    raise ConfigError(f"evals.{name}: no such evaluator{near(name, known)}")
+    # Only where that fails is every module imported, to tell evaluators from what they share.
+    if name not in _modules() or not hasattr(_module(name), "PROTOCOL"):
+        raise ConfigError(f"evals.{name}: no such evaluator{near(name, names())}")
+    return _module(name)
+
+
+def _modules() -> list[str]:
+    return [info.name for info in pkgutil.iter_modules(jaxssl.evals.__path__)]
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"jaxssl.evals.{name}")
 
 
 def resolve(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,22 +59,37 @@ def resolve(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 def protocol_id(name: str, fields: Mapping[str, Any]) -> str:
     """The evaluator's name and a short hash of all its settings, defaults included.
 
+    A `path` is left out: where data lies moves no number.
+
     >>> protocol_id("knn", {}) == protocol_id("knn", {"k": 20})
     True
     >>> protocol_id("knn", {}) == protocol_id("knn", {"k": 10})
     False
     """
-    settings = json.dumps(resolve(name, fields), sort_keys=True)
-    return f"{name}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+    settings = {k: v for k, v in resolve(name, fields).items() if k != "path"}
+    text = json.dumps(settings, sort_keys=True)
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _checked(field: str, value: Any, default: Any) -> Any:
     """The value in the type of its default."""
     least = 0 if field.endswith(".seed") else 1
-    if default == ():
+    if isinstance(default, bool | str):
+        if type(value) is type(default):
+            return value
+        expected = "True or False" if isinstance(default, bool) else "text"
+    elif default == ():
         if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
             return tuple(value)
         expected = "a tuple of names"
+    elif isinstance(default, tuple) and isinstance(default[0], float):
+        if isinstance(value, list | tuple) and value and all(_positive(v) for v in value):
+            return tuple(float(v) for v in value)
+        expected = "a tuple of numbers above zero"
+    elif isinstance(default, tuple) and isinstance(default[0], str):
+        if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
+            return tuple(value)
+        expected = f"a tuple of names, like {default!r}"
     elif isinstance(default, tuple):
         if isinstance(value, list | tuple) and value and all(_whole(v, 1) for v in value):
             return tuple(int(v) for v in value)
@@ -76,10 +99,14 @@ def _checked(field: str, value: Any, default: Any) -> Any:
             return int(value)
         expected = f"a whole number of at least {least}"
     else:
-        if isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value) > 0:
+        if _positive(value):
             return float(value)
         expected = "a number above zero"
     raise ConfigError(f"{field}: found {value!r}, expected {expected}")
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and float(value) > 0
 
 
 def _whole(value: Any, least: int) -> bool:

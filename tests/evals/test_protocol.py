@@ -1,3 +1,5 @@
+import types
+
 import ml_collections
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ def test_the_id_names_all_settings_and_nothing_else():
         ({"linear": {"c": "big"}}, "evals.linear.c: found 'big', expected a number above zero"),
         ({"fewshot": {"shots": ()}}, "evals.fewshot.shots: found ()"),
         ({"bank": -1}, "evals.bank: found -1"),
+        ({"bach_size": 3}, "evals.bach_size: unknown field; did you mean 'batch_size'?"),
         ({"batch_size": 0}, "evals.batch_size: found 0"),
     ],
 )
@@ -47,24 +50,28 @@ def _bank(x, y):
     return Features(np.asarray(x, np.float32), np.asarray(y, np.int32), np.arange(len(y)))
 
 
+def _subject(train, test, num_classes=2):
+    return types.SimpleNamespace(train=train, test=test, num_classes=num_classes)
+
+
 def test_run_reports_every_metric_for_every_feature_set():
     rng = np.random.default_rng(0)
     y = np.arange(12) % 2
     apart = rng.normal(size=(12, 4)) * 0.1 + np.where(y[:, None], 1.0, -1.0)
     swapped = _bank(apart, 1 - y)
-    features = {
-        "trained": (_bank(apart, y), _bank(apart, y)),
-        "raw_input": (_bank(apart, y), swapped),
+    subjects = {
+        "trained": _subject(_bank(apart, y), _bank(apart, y)),
+        "raw_input": _subject(_bank(apart, y), swapped),
     }
     config = {"every_steps": 1, "knn": {"k": 3}, "linear": None}
-    assert evals.run(config, features, 2) == {"knn/accuracy": {"trained": 1.0, "raw_input": 0.0}}
+    assert evals.run(config, subjects) == {"knn/accuracy": {"trained": 1.0, "raw_input": 0.0}}
 
 
 def test_run_refuses_labels_and_features_that_mean_nothing():
     x = np.ones((4, 2))
     unlabelled = _bank(x, [-1, -1, -1, -1])
     with pytest.raises(ConfigError, match="found labels -1"):
-        evals.run({"knn": {}}, {"trained": (unlabelled, unlabelled)}, 0)
+        evals.run({"knn": {}}, {"trained": _subject(unlabelled, unlabelled, 0)})
     broken = _bank(x * np.nan, [0, 1, 0, 1])
     with pytest.raises(FloatingPointError, match="trained features"):
-        evals.run({"knn": {}}, {"trained": (broken, broken)}, 2)
+        evals.run({"knn": {}}, {"trained": _subject(broken, broken)})

@@ -1,0 +1,214 @@
+"""Evaluations of a run's encoder, each beside random init and raw input."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxssl import data, evals
+from jaxssl.errors import ConfigError, near
+from jaxssl.evals import diagnostics, protocol
+from jaxssl.evals.features import to_host
+from jaxssl.evals.subject import Subject
+from jaxssl.program import Program
+from jaxssl.report.report import Samples
+from jaxssl.report.writers import read_json, write_json
+from jaxssl.state import State
+from jaxssl.step import make_ops
+
+RANK_ROWS = 2048  # held-out samples whose features are measured as a set
+Results = dict[str, dict[str, Any]]
+
+
+class Evaluator:
+    """One program's data, and what the evaluators of its config make of an encoder on them.
+
+    Random init has its batch statistics settled on `evals.calibration_batches` training batches
+    before it is counted: a fresh batch norm would make the control weaker than it is.
+
+    Args:
+      program: the run's program.
+      workdir: where the controls, which never change in a run, are kept; None keeps nothing.
+      keep_features: whether features are kept in the workdir, too, for later evaluations.
+
+    Raises:
+      ConfigError: an unknown evaluator, field, encoder or output.
+    """
+
+    def __init__(
+        self, program: Program, workdir: pathlib.Path | None = None, keep_features: bool = False
+    ):
+        self.program = program
+        self.config = program.config.evals
+        evals.validate(self.config)
+        settings = evals.settings(self.config)
+        # Of the method's own task, which needs no labels.
+        self._own = {
+            name: fields
+            for name, fields in settings.items()
+            if hasattr(protocol.evaluator(name), "measure") and program.method.pretext
+        }
+        judged = [n for n in settings if not hasattr(protocol.evaluator(n), "measure")]
+        self.active = bool(judged) and program.info.num_classes > 1
+        encoders = program.method.encoders
+        self.encoder = self.config.encoder or next(iter(encoders))
+        if self.encoder not in encoders:
+            raise ConfigError(f"evals.encoder: no {self.encoder!r}{near(self.encoder, encoders)}")
+        self._check_output()
+        self._workdir = workdir
+        self._folder = workdir / "features" if workdir and keep_features else None
+        self._controls: Results | None = None
+        self._last: Subject | None = None
+        self._encode = jax.jit(self._features, static_argnames="output")
+        held_out = self.active or bool(self._own)
+        self._test = data.load(program.config.data, "test") if held_out else None
+
+    def __call__(self, state: State) -> Results:
+        """{"knn/accuracy": {"trained": x, "random_init": y, "raw_input": z}, ...}."""
+        results: Results = {}
+        for name, fields in self._own.items():
+            measure = protocol.evaluator(name).measure
+            results |= measure(self.program, state, self._test, **fields)
+        if not self.active:
+            return results
+        controls = self.controls()
+        self._last = self.subject("trained", state)
+        found = self._run({"trained": self._last})
+        return {n: {**controls.get(n, {}), **values} for n, values in found.items()} | results
+
+    def subject(self, kind: str, state: State | None) -> Subject:
+        """`state`'s encoder, as evaluators see it; None is raw input."""
+        assert self._test is not None
+        return Subject(kind, self.program, state, self._test, self._encode, self._folder)
+
+    def controls(self) -> Results:
+        """The same evaluations of random init and raw input; made once for a workdir."""
+        if self._controls is not None:
+            return self._controls
+        path = self._workdir / "controls.json" if self._workdir else None
+        identity = self._identity()
+        if path and path.exists():
+            kept = read_json(path)
+            if kept["identity"] == identity:
+                self._controls = kept["results"]
+                return self._controls
+        random_init = self.calibrated(self.program.init())
+        self._controls = self._run(
+            {
+                "random_init": self.subject("random_init", random_init),
+                "raw_input": self.subject("raw_input", None),
+            }
+        )
+        if path and jax.process_index() == 0:
+            write_json(path, {"identity": identity, "results": self._controls})
+        return self._controls
+
+    def calibrated(self, state: State) -> State:
+        """`state` with `extra` (batch statistics) moved by training batches, params untouched."""
+        if not jax.tree.leaves(state.extra) or not self.config.calibration_batches:
+            return state
+        method = self.program.method
+        ops = make_ops(method, self.program.optimizers)
+        loss = next(iter(method.losses))
+
+        def extra_after(state: State, batch: Mapping[str, jax.Array]) -> Any:
+            return ops.loss(state, batch, loss)[1].extra
+
+        with jax.set_mesh(self.program.mesh):
+            step = jax.jit(extra_after, out_shardings=self.program.shardings.extra)
+            batches = self.program.batches(0)
+            for i in range(self.config.calibration_batches):
+                now = state.replace(step=np.int32(i))
+                state = state.replace(extra=step(now, next(batches)))
+        return state
+
+    def samples(self, state: State, count: int) -> Samples | None:
+        """Held-out images and training images with the features of the last evaluation."""
+        if self._test is None or not self.active or not count:
+            return None
+        last = self._last or self.subject("trained", state)
+        train, test = last.train, last.test
+        source, held_out = self.program.source, self._test
+        bank = np.sort(np.random.default_rng(0).permutation(len(train.x))[: 2 * count])
+        some = np.sort(np.random.default_rng(1).permutation(len(test.x))[:count])
+        return Samples(
+            images=_pictures(held_out.rows(test.index[some])["image"]),
+            labels=test.y[some],
+            features=test.x[some],
+            bank_images=_pictures(source.rows(train.index[bank])["image"]),
+            bank_labels=train.y[bank],
+            bank_features=train.x[bank],
+            label_names=source.label_names,
+        )
+
+    def pictures(self, state: State, count: int = 10) -> dict[str, tuple[Sequence[str], NDArray]]:
+        """title -> (captions, uint8 [n, K, h, w, C]) of held-out samples."""
+        program, batch = self.program, self.program.info.global_batch
+        if self._test is None or batch > len(self._test):
+            return {}
+        rows, found = next(program.batches(0, self._test)), {}
+        for title, (captions, make) in program.method.pictures.items():
+
+            def draw(state: State, rows: Any, make: Any = make) -> jax.Array:
+                seen, key = self._seen(state), jax.random.key(0)
+                images: jax.Array = make(state.params, seen, state.extra, rows, key, state.step)
+                return jnp.round(255 * images[:count]).astype(jnp.uint8)
+
+            with jax.set_mesh(program.mesh):
+                found[title] = captions, np.asarray(to_host(jax.jit(draw)(state, rows)))
+        return found
+
+    def protocols(self) -> dict[str, str]:
+        """Evaluator -> its protocol id."""
+        found = evals.settings(self.config)
+        return {name: protocol.protocol_id(name, fields) for name, fields in found.items()}
+
+    def _run(self, subjects: Mapping[str, Subject]) -> Results:
+        with jax.set_mesh(self.program.mesh):
+            results: Results = evals.run(self.config, subjects)
+        for kind, subject in subjects.items():
+            for name, value in diagnostics.rank(subject.test.x[:RANK_ROWS]).items():
+                results.setdefault(f"features/{name}", {"better": None})[kind] = value
+        return results
+
+    def _seen(self, state: State) -> dict[str, Any]:
+        return {
+            name: teacher.read(state.teachers[name], state.params, state.extra, state.step)
+            for name, teacher in self.program.method.teachers.items()
+        }
+
+    def _features(self, state: State, batch: Any, output: str) -> jax.Array:
+        encode = self.program.method.encoders[self.encoder]
+        found = encode(state.params, self._seen(state), state.extra, batch)
+        if output not in found:
+            raise ConfigError(f"evals: the encoder gives no {output!r}{near(output, found)}")
+        return found[output]
+
+    def _check_output(self) -> None:
+        program = self.program
+        shapes, batch = program.shapes, program.abstract_batch()
+        with jax.set_mesh(program.mesh):
+            seen = jax.eval_shape(self._seen, shapes)
+            encode = program.method.encoders[self.encoder]
+            found = jax.eval_shape(encode, shapes.params, seen, shapes.extra, batch)
+        if self.config.output not in found:
+            name = self.config.output
+            raise ConfigError(f"evals.output: the encoder gives no {name!r}{near(name, found)}")
+
+    def _identity(self) -> str:
+        """What the controls depend on, as text."""
+        c = self.program.config
+        parts = {n: c[n].to_dict() for n in ("encoder", "evals", "views", "data")}
+        parts |= {"seed": c.train.seed, "batch": c.train.global_batch}
+        parts |= {"data": self.program.source.fingerprint}
+        return json.dumps(parts, sort_keys=True, default=str)
+
+
+def _pictures(images: NDArray) -> NDArray:
+    """[N, H, W, C]; of clips and volumes, the middle frame or slice."""
+    return images if images.ndim == 4 else images[:, images.shape[1] // 2]
