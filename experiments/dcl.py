@@ -8,10 +8,10 @@ scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %;
 
   python -m jaxssl.main --config=experiments/dcl.py:cifar10 --workdir=runs/dcl-cifar10
 
-CIFAR-10 under $JAXSSL_DATA/cifar10. The control is SimCLR, which loses the more the
-smaller the batch is:
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control leaves the positive in the
+denominator and is SimCLR, which loses the more the smaller the batch is (train.global_batch):
 
-  ... --config=experiments/simclr.py:cifar10 --config.train.global_batch=32
+  ... --config.losses.contrast.fn=nt_xent
 """
 
 from ml_collections import ConfigDict

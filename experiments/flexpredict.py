@@ -6,11 +6,10 @@ masked tokens in stochastic locations improves masked image modeling.
 
   python -m jaxssl.main --config=experiments/flexpredict.py --workdir=runs/flexpredict
 
-scikit-learn's digits. The first control is told the exact places, the second can learn to do
-without the noise, whose matrix is its own:
+scikit-learn's digits. With `--config.student.predictor.tied=False` it can learn to do without
+the noise, whose matrix is then its own. The control is told the exact places:
 
   ... --config.student.predictor.noise=0.0
-  ... --config.student.predictor.tied=False
 
   python -m jaxssl.main --config=experiments/flexpredict.py:cifar10 --workdir=runs/flexpredict-32
 

@@ -9,7 +9,7 @@ scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %;
 
   python -m jaxssl.main --config=experiments/instdisc.py:cifar10 --workdir=runs/instdisc-cifar10
 
-CIFAR-10 under $JAXSSL_DATA/cifar10. The control's memory stays as random as it began:
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control leaves its memory as random as it began:
 
   ... --config.losses.instances.bank.momentum=1.0
 

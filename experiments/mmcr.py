@@ -9,8 +9,8 @@ scikit-learn's digits.
 
   python -m jaxssl.main --config=experiments/mmcr.py:cifar10 --workdir=runs/mmcr-cifar10
 
-CIFAR-10 under $JAXSSL_DATA/cifar10. Both have two views; the loss takes any number. Without the
-slow copy of the network, as the paper trains on small images:
+CIFAR-10 under $JAXSSL_DATA/cifar10. Both have two views; the loss takes any number. The
+control has no slow copy of the network, as the paper trains on small images:
 
   ... --config.losses.capacity.teacher=projection
 """

@@ -12,7 +12,7 @@ scikit-learn's digits; on 2 CPU cores about 8 minutes; held-out 5-shot accuracy 
   python -m jaxssl.main --config=experiments/mokd.py:cifar10 --workdir=runs/mokd-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10. `--config.evals.encoder=teacher_b` takes the ViT's teacher. The
-control, two networks that learn alone:
+control lets the two networks learn alone:
 
   ... --config.method_options.a.cross_weight=0 --config.method_options.b.cross_weight=0
 """

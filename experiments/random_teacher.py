@@ -9,11 +9,11 @@ scikit-learn's digits; held-out 5-shot accuracy above that of random init (76 %;
 
   python -m jaxssl.main --config=experiments/random_teacher.py:cifar10 --workdir=runs/random-cifar10
 
-CIFAR-10 under $JAXSSL_DATA/cifar10. The controls are the teacher itself
-(`--config.evals.encoder=random`), and the same run on noise in place of images, on which the paper
-finds no gain. A student that starts at the teacher learns nothing:
+CIFAR-10 under $JAXSSL_DATA/cifar10. On noise in place of images the paper finds no gain, and
+a student that starts at the teacher (`--config.method_options.alpha=0`) learns nothing. The control
+is the teacher itself:
 
-  ... --config.method_options.alpha=0
+  ... --config.evals.encoder=random
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,10 @@ scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %;
 
   python -m jaxssl.main --config=experiments/simclr.py:cifar10 --workdir=runs/simclr-cifar10
 
-CIFAR-10 under $JAXSSL_DATA/cifar10.
+CIFAR-10 under $JAXSSL_DATA/cifar10. The control contrasts the features themselves, without a
+projector:
+
+  ... --config.losses.contrast.student=pooled --config.losses.contrast.teacher=pooled
 """
 
 from ml_collections import ConfigDict

@@ -18,7 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxssl import evals, optim, schedules
+from jaxssl import alarms, evals, optim, schedules
 from jaxssl.errors import ConfigError, near
 from jaxssl.evals import protocol
 
@@ -32,9 +32,10 @@ OPEN = (
     "masks",
     "targets",
     "method_options",
+    "weights",
 )
 # How deep the fields lie in them: those of the named entries are one level further down.
-FIELDS_FROM = {name: 1 if name in ("encoder", "method_options") else 2 for name in OPEN}
+FIELDS_FROM = {name: 1 if name in ("encoder", "method_options", "weights") else 2 for name in OPEN}
 # Sections whose readers check every field themselves.
 CHECKED_BY_READER = ("optimizer", "evals")
 # (section, field, least value) of whole numbers.
@@ -44,13 +45,19 @@ LEAST = (
     ("train", "seed", 0),
     ("evals", "every_steps", 0),
     ("evals", "calibration_batches", 0),
+    ("alarms", "every_steps", 0),
+    ("alarms", "samples", 8),
+    ("alarms", "patience", 1),
     ("checkpoint", "every_steps", 0),
     ("checkpoint", "keep", 1),
     ("report", "every_steps", 1),
     ("report", "samples", 0),
 )
 # What a resumed run may change: none of it moves a parameter.
-FREE_ON_RESUME = ("mesh.", "evals.", "checkpoint.", "report.", "data.path", "data.cache")
+FREE_ON_RESUME = (
+    *("mesh.", "evals.", "alarms.", "checkpoint.", "report."),
+    *("data.path", "data.cache"),
+)
 
 
 def skeleton() -> ConfigDict:
@@ -79,6 +86,7 @@ def skeleton() -> ConfigDict:
         frames=0,  # of a clip, or slices of a volume; 0 is as stored, or the source's own number
         train_split="",  # "": the usual names, train and test or val
         test_split="",
+        ranges=(),  # ((first, last), ...): train on these stored positions only; () is all
         cache="memory",  # decoded images are kept, or "none"
         mean=(0.5,),  # per channel, of images in [0, 1]
         std=(0.5,),
@@ -103,6 +111,7 @@ def skeleton() -> ConfigDict:
         calibration_batches=20,  # batches that settle the random init's batch statistics
         **{name: protocol.resolve(name, {}) for name in ("knn", "linear", "fewshot", "pretext")},
     )
+    config.alarms = dict(alarms.DEFAULTS)  # its fields: jaxssl.alarms
     config.checkpoint = dict(every_steps=0, keep=2)  # 0: only at the end and when stopped
     config.mesh = dict(
         data=-1,  # devices per axis; -1 is all that are left
@@ -112,6 +121,7 @@ def skeleton() -> ConfigDict:
         min_shard_elements=16384,  # smaller leaves are replicated
     )
     config.report = dict(every_steps=10, samples=512)
+    config.weights = dict()  # name="FILE" of other libraries, to start from: jaxssl.stages
     config.stages = ()  # e.g. ({"name": "first", "train.steps": 10}, ...): jaxssl.stages
     return config.lock()
 
@@ -168,6 +178,7 @@ def validate(config: ConfigDict) -> None:
         if config[section][field] < least:
             found = config[section][field]
             raise ConfigError(f"{section}.{field}: {found}; expected at least {least}")
+    alarms.validate(config.alarms)
     if config.train.seed >= 2**32:
         raise ConfigError(f"train.seed: {config.train.seed}; expected less than 2**32")
     for field in ("mean", "std"):

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxssl import data, evals
+from jaxssl.data import Part
 from jaxssl.errors import ConfigError, near
 from jaxssl.evals import diagnostics, protocol
 from jaxssl.evals.features import to_host
 from jaxssl.evals.subject import Subject
 from jaxssl.program import Program
-from jaxssl.report.report import Samples
+from jaxssl.report import patches
+from jaxssl.report.samples import Samples
 from jaxssl.report.writers import read_json, write_json
 from jaxssl.state import State
 from jaxssl.step import make_ops
@@ -53,8 +55,12 @@ class Evaluator:
             for name, fields in settings.items()
             if hasattr(protocol.evaluator(name), "measure") and program.method.pretext
         }
-        judged = [n for n in settings if not hasattr(protocol.evaluator(n), "measure")]
-        self.active = bool(judged) and program.info.num_classes > 1
+        self._labelled = program.info.num_classes > 1
+        judged = {n: protocol.evaluator(n) for n in settings}
+        judged = {n: m for n, m in judged.items() if not hasattr(m, "measure")}
+        free = [n for n, m in judged.items() if not getattr(m, "NEEDS_LABELS", True)]
+        self._judged = {n: settings[n] for n in (judged if self._labelled else free)}
+        self.active = bool(self._judged)
         encoders = program.method.encoders
         self.encoder = self.config.encoder or next(iter(encoders))
         if self.encoder not in encoders:
@@ -64,6 +70,7 @@ class Evaluator:
         self._folder = workdir / "features" if workdir and keep_features else None
         self._controls: Results | None = None
         self._last: Subject | None = None
+        self._settled: Any = None  # the random start's `extra`
         self._encode = jax.jit(self._features, static_argnames="output")
         held_out = self.active or bool(self._own)
         self._test = data.load(program.config.data, "test") if held_out else None
@@ -97,10 +104,9 @@ class Evaluator:
             if kept["identity"] == identity:
                 self._controls = kept["results"]
                 return self._controls
-        random_init = self.calibrated(self.program.init())
         self._controls = self._run(
             {
-                "random_init": self.subject("random_init", random_init),
+                "random_init": self._at_random(),
                 "raw_input": self.subject("raw_input", None),
             }
         )
@@ -108,10 +114,17 @@ class Evaluator:
             write_json(path, {"identity": identity, "results": self._controls})
         return self._controls
 
-    def calibrated(self, state: State) -> State:
-        """`state` with `extra` (batch statistics) moved by training batches, params untouched."""
+    def random_init(self, state: State | None = None) -> State:
+        """The state at step 0, made anew unless given, with its batch statistics settled."""
+        state = self.program.init() if state is None else state
         if not jax.tree.leaves(state.extra) or not self.config.calibration_batches:
             return state
+        if self._settled is None:
+            self._settled = self._extra_after_batches(state)
+        return state.replace(extra=self._settled)
+
+    def _extra_after_batches(self, state: State) -> Any:
+        """`extra` (batch statistics) moved by training batches, while params stay."""
         method = self.program.method
         ops = make_ops(method, self.program.optimizers)
         loss = next(iter(method.losses))
@@ -125,11 +138,11 @@ class Evaluator:
             for i in range(self.config.calibration_batches):
                 now = state.replace(step=np.int32(i))
                 state = state.replace(extra=step(now, next(batches)))
-        return state
+        return state.extra
 
     def samples(self, state: State, count: int) -> Samples | None:
         """Held-out images and training images with the features of the last evaluation."""
-        if self._test is None or not self.active or not count:
+        if self._test is None or not (self.active and self._labelled and count):
             return None
         last = self._last or self.subject("trained", state)
         train, test = last.train, last.test
@@ -143,15 +156,17 @@ class Evaluator:
             bank_images=_pictures(source.rows(train.index[bank])["image"]),
             bank_labels=train.y[bank],
             bank_features=train.x[bank],
+            random_features=self._at_random().features(Part(source, train.index[bank])).x,
             label_names=source.label_names,
         )
 
     def pictures(self, state: State, count: int = 10) -> dict[str, tuple[Sequence[str], NDArray]]:
         """title -> (captions, uint8 [n, K, h, w, C]) of held-out samples."""
         program, batch = self.program, self.program.info.global_batch
+        found = self._maps(state, count)
         if self._test is None or batch > len(self._test):
-            return {}
-        rows, found = next(program.batches(0, self._test)), {}
+            return found
+        rows = next(program.batches(0, self._test))
         for title, (captions, make) in program.method.pictures.items():
 
             def draw(state: State, rows: Any, make: Any = make) -> jax.Array:
@@ -163,6 +178,23 @@ class Evaluator:
                 found[title] = captions, np.asarray(to_host(jax.jit(draw)(state, rows)))
         return found
 
+    def _maps(self, state: State, count: int) -> dict[str, tuple[Sequence[str], NDArray]]:
+        """Held-out images beside the first components of their tokens."""
+        if self._test is None or not self.active or "tokens" not in self._outputs:
+            return {}
+        trained = self.subject("trained", state)
+        with jax.set_mesh(self.program.mesh):
+            batch, _ = next(trained.batches(self._test, limit=count))
+            shown = {"trained": trained, "random init": self._at_random()}
+            tokens = {n: to_host(s.encode(batch, "tokens"))[:count] for n, s in shown.items()}
+            images = to_host(batch["image"])[:count]
+        made = patches.pictures(images, tokens)
+        return {} if made is None else {patches.TITLE: made}
+
+    def _at_random(self) -> Subject:
+        """The random start; made anew, so that training shares its memory with no other state."""
+        return self.subject("random_init", self.random_init())
+
     def protocols(self) -> dict[str, str]:
         """Evaluator -> its protocol id."""
         found = evals.settings(self.config)
@@ -170,7 +202,7 @@ class Evaluator:
 
     def _run(self, subjects: Mapping[str, Subject]) -> Results:
         with jax.set_mesh(self.program.mesh):
-            results: Results = evals.run(self.config, subjects)
+            results: Results = evals.run(self._judged, subjects)
         for kind, subject in subjects.items():
             for name, value in diagnostics.rank(subject.test.x[:RANK_ROWS]).items():
                 results.setdefault(f"features/{name}", {"better": None})[kind] = value
@@ -199,6 +231,7 @@ class Evaluator:
         if self.config.output not in found:
             name = self.config.output
             raise ConfigError(f"evals.output: the encoder gives no {name!r}{near(name, found)}")
+        self._outputs = tuple(found)
 
     def _identity(self) -> str:
         """What the controls depend on, as text."""

@@ -11,6 +11,7 @@ Workdirs that differ in the seed alone are one measurement.
 
 import argparse
 import ast
+import itertools
 import json
 import os
 import pathlib
@@ -40,6 +41,13 @@ IRRELEVANT = (
 )
 
 
+class Control(NamedTuple):
+    """The same method without what makes it: what it does, in words, and its overrides."""
+
+    words: str
+    overrides: tuple[str, ...]
+
+
 class Experiment(NamedTuple):
     """What a file in `experiments/` says of itself."""
 
@@ -48,6 +56,7 @@ class Experiment(NamedTuple):
     idea: str
     reference: str
     presets: tuple[str, ...]
+    control: Control | None
 
 
 def main(argv: Sequence[str] | None = None, root: pathlib.Path = ROOT) -> int:
@@ -215,8 +224,23 @@ def experiments(root: pathlib.Path) -> list[Experiment]:
             raise ConfigError(f"{path.name}: expected a docstring 'Method: idea.' and a reference")
         presets = tuple(runpy.run_path(str(path)).get("PRESETS", ()))
         reference = " ".join(paragraphs[1].split())
-        found.append(Experiment(path.stem, method, idea.rstrip("."), reference, presets))
+        idea, control = idea.rstrip("."), _control(paragraphs)
+        found.append(Experiment(path.stem, method, idea, reference, presets, control))
     return found
+
+
+def _control(paragraphs: Sequence[str]) -> Control | None:
+    """The first "... The control does so:" that is followed by the overrides which make it so.
+
+    >>> _control(["An idea.", "CIFAR-10. The control has no head:", "  ... --config.losses.a.b=0"])
+    Control(words='has no head', overrides=('--config.losses.a.b=0',))
+    """
+    for said, command in itertools.pairwise(paragraphs):
+        words = re.search(r"The control (.+):$", " ".join(said.split()))
+        parts = shlex.split(command, posix=True) if words else []
+        if words and parts[:1] == ["..."]:
+            return Control(words[1], tuple(parts[1:]))
+    return None
 
 
 def results(root: pathlib.Path) -> list[dict[str, Any]]:

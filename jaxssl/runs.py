@@ -58,7 +58,8 @@ def load(
             )
     folder = folder_of(workdir, stage)
     config = configs.from_dict(read_json(folder / "config.json"), overrides)
-    program = Program(config, _artifacts(folder, config))
+    build = Program if stages.has_length(config) else stages.of_no_length
+    program = build(config, _artifacts(folder, config))
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
         steps = checkpoints.steps()
@@ -95,6 +96,8 @@ def folder_of(workdir: str | pathlib.Path, stage: str = "") -> pathlib.Path:
 
 
 def _artifacts(folder: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
-    """What the earlier stages left that a teacher of this one starts from."""
+    """What a teacher of this stage starts from: files, and what earlier stages left."""
     names = {t.get("artifact", "") for t in config.teachers.values()} - {""}
-    return {name: stages.artifact(load(folder.parent, stage=name).state) for name in sorted(names)}
+    files = stages.imported(config)
+    earlier = sorted(names - files.keys())
+    return files | {n: stages.artifact(load(folder.parent, stage=n).state) for n in earlier}

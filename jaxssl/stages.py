@@ -14,6 +14,13 @@ absent. A stage with `init_from` and `train.steps=0` trains nothing: it evaluate
 from, on its own data, and takes all that this needs. A config without stages is one stage, in the
 workdir itself.
 
+Files of other libraries stand beside earlier stages, under the names that `weights` gives them: a
+frozen teacher may start from one (`source="artifact", artifact="dino", follows=("encoder",)`), and
+a stage (`init_from="dino"`), whose `take` then is the encoder, statistics included.
+
+    config.weights = dict(dino="dino_vits16.safetensors")
+    config.stages = (dict(name="tuned", init_from="dino"),)
+
 `stages.json` in the workdir says of each stage where it is, what it started from and, once it is
 done, the hash of its params and its evaluations.
 
@@ -24,12 +31,13 @@ its `changes` set one.
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 
 from jaxssl import config as configs
-from jaxssl import durations
+from jaxssl import data, durations, encoders, weights
 from jaxssl.errors import ConfigError, near
 from jaxssl.evals.features import to_host
 from jaxssl.evaluator import Evaluator
@@ -42,6 +50,7 @@ from jaxssl.step import make_step
 PyTree = Any
 FIELDS = ("name", "init_from", "take", "changes")
 TAKEN = ("params", "teachers", "extra", "optimizer")
+ENCODER = ("params/encoder",)  # what a file holds
 INDEX = "stages.json"
 LENGTHS = durations.UNITS[:3]
 SEEDS = 1_000  # between the seeds of two stages: more than the runs that one compares
@@ -59,7 +68,7 @@ class Stage(NamedTuple):
     @property
     def evaluates_only(self) -> bool:
         """Whether it takes no step: it starts from another stage and has no length."""
-        return bool(self.init_from) and not any(self.config.train[unit] for unit in LENGTHS)
+        return bool(self.init_from) and not has_length(self.config)
 
 
 class _Move(NamedTuple):
@@ -91,18 +100,21 @@ def resolve(config: Any, workdir: pathlib.Path) -> list[Stage]:
                 raise ConfigError(f"{field}.{key}: unknown field{near(key, FIELDS)}")
         names = [stage.name for stage in stages]
         name, source = str(entry.get("name", "")), entry.get("init_from", "")
-        if not re.fullmatch(r"[\w-]+", name) or name in names:  # it is a folder's name, too
+        used = name in names or name in config.weights
+        if not re.fullmatch(r"[\w-]+", name) or used:  # it is a folder's name, too
             raise ConfigError(
                 f"{field}.name: found {name!r}; expected letters, digits, _ or -, not yet used"
             )
-        if source and source not in names:
+        known = [*names, *config.weights]
+        if source and source not in known:
             raise ConfigError(
-                f"{field}.init_from: no earlier stage {source!r}{near(source, names)}"
+                f"{field}.init_from: no earlier stage {source!r}{near(source, known)}"
             )
         own = _changed(config, entry.get("changes", {}), i, field)
         stage = Stage(name, own, workdir / f"{i}-{name}", source, ())
         # Features need the batch statistics, too; what is trained anew settles its own.
-        take = entry.get("take", TAKEN[:3] if stage.evaluates_only else TAKEN[:1])
+        usual = TAKEN[:3] if stage.evaluates_only else TAKEN[:1]
+        take = entry.get("take", ENCODER if source in config.weights else usual)
         if not isinstance(take, tuple | list):
             raise ConfigError(f"{field}.take: found {take!r}, expected a tuple of parts")
         for part in take:
@@ -132,28 +144,60 @@ def _changed(config: Any, changes: Any, place: int, field: str) -> Any:
     return own
 
 
+def imported(config: Any) -> dict[str, PyTree]:
+    """The files of `config.weights` as what earlier stages would leave, by name.
+
+    Raises:
+      ConfigError: a file that cannot be read, or does not hold the config's encoder.
+    """
+    if not config.weights:
+        return {}
+    for name, path in config.weights.items():
+        if not isinstance(path, str) or not path:
+            raise ConfigError(f"weights.{name}: found {path!r}, expected the name of a file")
+    encoder = encoders.build(config.encoder, dtype=jax.numpy.float32)
+    channels = data.load(config.data, "train").shapes["image"][-1]
+    return {
+        name: weights.artifact(path, encoder, channels=channels)
+        for name, path in config.weights.items()
+    }
+
+
 def built(stage: Stage, artifacts: Mapping[str, PyTree]) -> Program:
-    """The stage's program; where no step is ever taken, schedules and the like are made for one.
+    """The stage's program; where no step is ever taken, it is `of_no_length`.
 
     Args:
       stage: from `resolve`.
       artifacts: what earlier stages left, by name; shapes are enough to build.
     """
-    once = {"train.steps": 1}
-    config = configs.merged(stage.config, once) if stage.evaluates_only else stage.config
-    return Program(config, artifacts)
+    if stage.evaluates_only:
+        return of_no_length(stage.config, artifacts)
+    return Program(stage.config, artifacts)
 
 
-def rehearsed(plan: Sequence[Stage]) -> dict[str, State]:
+def has_length(config: Any) -> bool:
+    """Whether the config says how long to train."""
+    return any(config.train[unit] for unit in LENGTHS)
+
+
+def of_no_length(config: Any, artifacts: Mapping[str, PyTree]) -> Program:
+    """The program of a config that takes no step: schedules and the like are made for one."""
+    return Program(configs.merged(config, {"train.steps": 1}), artifacts)
+
+
+def rehearsed(
+    plan: Sequence[Stage], files: Mapping[str, PyTree] = MappingProxyType({})
+) -> dict[str, State]:
     """The shapes of every stage's state, by name: a fault in the last shows before any trains.
 
-    Each stage is built on what the earlier ones would leave, and its step is traced.
+    Each stage is built on what the earlier ones would leave, and its step is traced. `files` are
+    those that were `imported`.
 
     Raises:
       ConfigError: as the stage itself would, later.
     """
     shapes: dict[str, State] = {}
-    left: dict[str, PyTree] = {}
+    left: dict[str, PyTree] = dict(files)
     for stage in plan:
         program = built(stage, left)
         Evaluator(program)
@@ -244,9 +288,13 @@ def _moves(state: State, stage: Stage) -> list[_Move]:
     """All that the new state does not have from its own initialisation."""
     take = stage.take if stage.init_from else ()
     moves = [_Move(part, stage.init_from, part, f"stages: take {part!r}") for part in take]
+    statistics = state.extra.get("batch_stats", {}) if isinstance(state.extra, Mapping) else {}
+    from_file = stage.init_from in stage.config.weights and take == ENCODER
+    if from_file and "encoder" in statistics.get("student", {}):
+        own = "extra/batch_stats/student/encoder"
+        moves.append(_Move(own, stage.init_from, own, f"weights.{stage.init_from}"))
     # A teacher's params come from its artifact (`Teacher.init`); its batch statistics belong to
     # them: those with which that stage's student ended.
-    statistics = state.extra.get("batch_stats", {}) if isinstance(state.extra, Mapping) else {}
     for teacher in state.teachers:
         source = stage.config.teachers.get(teacher, {}).get("artifact", "")
         if not source or {"teachers", f"teachers/{teacher}"} & set(take):

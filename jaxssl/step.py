@@ -99,6 +99,16 @@ def part_of(tree: Mapping[str, PyTree], on: Sequence[str]) -> dict[str, PyTree]:
     return {name: tree[name] for name in on or tree}
 
 
+def gradient_norms(grads: Mapping[str, PyTree]) -> dict[str, jax.Array]:
+    """The Euclidean norm of a gradient, and that of each network's part of it.
+
+    "gradient_norm" is the root of the sum of squares of all "gradient_norm/<network>", the
+    top-level names of the params.
+    """
+    parts = {f"gradient_norm/{name}": optax.tree.norm(part) for name, part in grads.items()}
+    return {"gradient_norm": optax.tree.norm(grads), **parts}
+
+
 # ---------------------------------------------------------------------------- the rules
 
 
@@ -115,7 +125,7 @@ def descend(
     grads, value, aux = ops.grad(state, batch, loss, on, key)
     for optimizer in optimizers:
         state = ops.apply(state, grads, optimizer)
-    metrics = {"loss": value, "gradient_norm": optax.tree.norm(grads), **aux.metrics}
+    metrics = {"loss": value, **gradient_norms(grads), **aux.metrics}
     return state.replace(extra=aux.extra), metrics
 
 
@@ -182,7 +192,7 @@ def two_step(
             "loss": value,
             first: first_value,
             "feedback": change,
-            "gradient_norm": optax.tree.norm(grads),
+            **gradient_norms(grads),
             **aux.metrics,
         }
         return moved.replace(step=state.step + 1), metrics

@@ -14,8 +14,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxssl import alarms, stages
 from jaxssl import config as configs
-from jaxssl import stages
+from jaxssl.alarms.judge import Judge
+from jaxssl.alarms.readings import Reader
 from jaxssl.checkpoint import Checkpoints
 from jaxssl.errors import ConfigError
 from jaxssl.evals.features import to_host
@@ -33,6 +35,10 @@ class Diverged(RuntimeError):
     """A loss that is not finite: the step, the first such term and the last good checkpoint."""
 
 
+class Alarmed(Diverged):
+    """An alarm of a run whose `alarms.action` is "stop": the alarm's line."""
+
+
 class Outcome(NamedTuple):
     """How a stage ended: its last state, and what `summary.json` holds."""
 
@@ -45,16 +51,16 @@ def run(config: Any, workdir: str | pathlib.Path) -> Mapping[str, Any]:
 
     Raises:
       ConfigError: the config, the data or the workdir does not fit.
-      Diverged: the loss is not finite.
+      Diverged: the loss is not finite, or (`Alarmed`) an alarm is to stop the run.
     """
     workdir = pathlib.Path(workdir).resolve()
     plan = stages.resolve(config, workdir)
     for stage in plan:
         _refuse_other_run(stage)
     stages.refuse_other_start(plan, workdir)
+    artifacts: dict[str, Any] = stages.imported(config)
     if len(plan) > 1:
-        stages.rehearsed(plan)
-    artifacts: dict[str, Any] = {}
+        stages.rehearsed(plan, artifacts)
     outcome: Outcome | None = None
     for stage in plan:
         outcome = run_stage(stage, artifacts, last=stage is plan[-1])
@@ -127,6 +133,10 @@ def _train(
         print(f"{workdir}: finished at step {start}; evaluating only", flush=True)
 
     # ------------------------------------------------------------------ the loop
+    judge = Judge(config.alarms, total)
+    judge.catch_up(workdir, saved)  # on every process, each from the same rows
+    reader = Reader(program, evaluator.encoder, config.alarms.samples)
+    reading_every = alarms.interval(config.alarms, total)
     writer = MetricsWriter(workdir, resume_step=saved, enabled=main_process)
     clock = _Clock(seconds_before)
     results: Results = {}
@@ -135,6 +145,7 @@ def _train(
     def summarise(now: int, **more: Any) -> Mapping[str, Any]:
         facts: dict[str, Any] = dict(status=status, step=now, seconds=clock.total(), evals=results)
         facts["examples_per_second"] = clock.rate(batch) or rate_before
+        facts["alarms"] = [alarm.record() for alarm in judge.alarms]
         return write_summary(workdir, **facts, **more) if main_process else {**facts, **more}
 
     def evaluate(now: int) -> None:
@@ -145,6 +156,18 @@ def _train(
             if shown:
                 writer.write(now, shown)
                 progress.evals(now, shown)
+
+    def heed(row: Mapping[str, Any]) -> None:
+        for alarm in judge.add(row):
+            progress.message(f"alarm: {alarm.line()}")
+            if config.alarms.action == "stop":
+                raise Alarmed(alarm.line())
+
+    def read(now: int, state: State) -> None:
+        with clock.paused():
+            found = reader(state)
+            writer.write(now, found)
+        heed({"step": now, **found})
 
     def save(now: int, wait: bool = False) -> None:
         with clock.paused():
@@ -171,17 +194,28 @@ def _train(
                 writer.write(done, {**named, **speed})
                 shown = {name: float(value) for name, value in named.items()}
                 progress.update(done, shown, examples_per_second=rate)
+                heed({"step": done, **shown})
+
+        if reading_every and not judge.has_baseline and start < total:
+            with clock.paused():  # the random start, even where the run began from another
+                fresh = saved is None and not stage.init_from
+                baseline = evaluator.random_init(state if fresh else None)
+            read(0, baseline)
+            del baseline
 
         try:
             for now in range(start + 1, total + 1):
                 state, metrics = step(state, next(batches))
                 settle()  # of the step before, while the device works on this one
                 pending = now, metrics
+                reading = _due(now, reading_every) and now < total
                 evaluating = _due(now, config.evals.every_steps) and now < total
                 saving = _due(now, config.checkpoint.every_steps) and now < total
                 stopping = stop.reached(now) and now < total
-                if evaluating or saving or stopping:
+                if reading or evaluating or saving or stopping:
                     settle()  # nothing that is not finite is ever saved
+                if reading:
+                    read(now, state)
                 if evaluating:
                     evaluate(now)
                 if saving or stopping:
@@ -197,7 +231,7 @@ def _train(
             raise
 
         # -------------------------------------------------------------- the end
-        if start < total:
+        if start < total or saved is None:  # a stage that only evaluates can be read back, too
             save(total, wait=True)
         evaluate(total)
         status = "finished"
@@ -256,12 +290,13 @@ def _check_finite(step: int, values: Mapping[str, np.ndarray], checkpoints: Chec
 
     NaN in another metric may only say that the metric does not exist in this phase.
     """
-    totals = [name for name in ("loss", "gradient_norm") if name in values]
-    bad = [name for name in totals if not np.isfinite(values[name])]
+    totals = ("loss", "gradient_norm")
+    bad = [name for name in totals if name in values and not np.isfinite(values[name])]
     if not bad:
         return
     if bad[0] == "loss":  # the term that made it so, if one did
-        bad = [n for n, v in values.items() if n not in totals and not np.isfinite(v)] + bad
+        terms = [name for name in values if not name.startswith(totals)]
+        bad = [name for name in terms if not np.isfinite(values[name])] + bad
     shown = ", ".join(
         f"{name} is {float(values[name])}" for name in dict.fromkeys((bad[0], "loss"))
     )

@@ -137,7 +137,7 @@ def test_bad_input_is_one_line_and_code_2(arguments, message, capsys):
 
 
 def test_all_benchmarks_are_found_by_name():
-    wanted = ["input", "loop", "masking", "microbatches", "sigreg", "step", "views"]
+    wanted = ["evals", "input", "loop", "masking", "microbatches", "sigreg", "step", "views"]
     assert bench.benchmarks() == wanted
     assert bench.parse([])[0] == wanted
     with pytest.raises(ConfigError):

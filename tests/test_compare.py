@@ -9,9 +9,11 @@ import tiny
 
 import experiments
 from jaxssl import config as configs
+from jaxssl import methods_table, stages
 from jaxssl.compare import budget, one, render, runs, tables
 from jaxssl.compare.__main__ import main
 from jaxssl.errors import ConfigError
+from jaxssl.program import Program
 from jaxssl.report.writers import read_json, write_json, write_summary
 
 # The tiny run as an experiment; its "cifar10" is the digits, with views of half the full side.
@@ -25,6 +27,16 @@ Doe (2020), A small idea, arXiv 2001.00001.
 MARKS = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in tables.TABLES)
 README = f"# Title\n{MARKS}end\n"
 TABLE = tables.TABLES["comparison"]
+# What they add cannot be taken away by overrides: labels, a head's task, or another preset.
+WITHOUT_CONTROL = (
+    *("supervised", "relational_reasoning", "mae_infinite_lr"),
+    *("landmark", "split_prediction"),
+)
+CONTROL = """
+CIFAR-10, small. The control has no regulariser, and collapses:
+
+  ... --config.losses.sigreg.weight=0.0
+"""
 
 
 @pytest.fixture
@@ -34,6 +46,8 @@ def root(tmp_path):
     folder.mkdir(parents=True)
     for name in ("small", "other"):
         (folder / f"{name}.py").write_text(TINY.replace("{title}", name.title()))
+    small = (folder / "small.py").read_text()
+    (folder / "small.py").write_text(small.replace("2001.00001.\n", f"2001.00001.\n{CONTROL}"))
     plain = TINY.replace("{title}", "Plain").replace('("digits", "cifar10")', '("digits",)')
     (folder / "plain.py").write_text(plain)
     (folder.parent / "README.md").write_text(README)
@@ -184,6 +198,7 @@ def test_runs_are_made_once_and_a_failure_ends_itself_alone(root, tmp_path, caps
     [
         (["--experiments=smal"], "no 'smal'; did you mean 'small'?"),
         (["--experiments=small,plain"], "'plain' has no preset 'cifar10'"),
+        (["--controls", "--experiments=other"], "the docstring of 'other' names no control"),
         (["--seeds=0,x"], "--seeds: found '0,x'"),
         (["--seeds=1,1"], "--seeds: found '1,1'"),
     ],
@@ -201,6 +216,50 @@ def test_all_means_every_experiment_with_the_preset_seed_by_seed(root, tmp_path)
     planned = runs.plan(root, tmp_path, TABLE, [], [0, 1])
     found = [(run.experiment, run.seed) for run in planned]
     assert found == [("other", 0), ("small", 0), ("other", 1), ("small", 1)]
+
+
+def test_a_control_is_a_run_of_its_own(root, tmp_path, monkeypatch):
+    (control,) = runs.plan(root, tmp_path, TABLE, [], [1], controls=True)
+    (plain,) = runs.plan(root, tmp_path, TABLE, ["small"], [1])
+    assert control.experiment == "small.control" and control.workdir != plain.workdir
+    assert control.overrides == ("--config.losses.sigreg.weight=0.0",)
+    assert runs.recipe(control) != runs.recipe(plain)
+    # The process that makes it is told so, and writes it down.
+    words = []
+    monkeypatch.setattr(runs.subprocess, "Popen", lambda w, **_: words.extend(w) or _Done())
+    runs._start(control, TABLE, 50, "a box")
+    made = []
+    monkeypatch.setattr(one.train, "run", lambda config, workdir: made.append(config))
+    assert one.main(words[words.index("jaxssl.compare.one") + 1 :]) == 0
+    assert made[0].losses.sigreg.weight == 0.0 and made[0].train.seed == 1
+    facts = read_json(one.facts_path(control.workdir))
+    assert (facts["experiment"], facts["seed"]) == ("small.control", 1)
+    assert facts["recipe"] == runs.recipe(control)
+
+
+class _Done:
+    """A process that has ended."""
+
+    def wait(self):
+        return 0
+
+    def poll(self):
+        return 0
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_every_control_that_a_docstring_names_can_be_built(name):
+    """Not only loaded: the readers of the open sections have seen every field."""
+    found = {e.name: e.control for e in methods_table.experiments(methods_table.ROOT)}[name]
+    if found is None:
+        assert name in WITHOUT_CONTROL, "no '... The control does so:' with overrides"
+        return
+    config = experiments.load(name, "digits", *found.overrides)
+    assert configs.to_dict(config) != configs.to_dict(experiments.load(name))
+    if config.stages:
+        stages.rehearsed(experiments.plan(config))
+    else:
+        Program(config)
 
 
 # ------------------------------------------------------------------ the record and what it shows
@@ -259,6 +318,21 @@ def test_rows_are_sorted_and_marked_beside_the_controls(root, tmp_path):
     assert "▼ kNN at or below random init of the same run; † an encoder of its own" in text
     assert "--workdir=runs/comparison --seeds=0,1 --budget=960`" in text and "on a box" in text
     assert text.startswith("# Title\n") and text.endswith("\nend\n")
+
+
+def test_a_method_stands_beside_its_control_at_the_seeds_of_both(root, tmp_path):
+    folder = tmp_path / "runs"
+    for seed, knn in ((0, 0.50), (1, 0.52)):
+        leave(folder, "small", seed, knn)
+        leave(folder, "other", seed, 0.48)
+    leave(folder, "small.control", 1, 0.45)
+    assert main(["--render", f"--workdir={folder}"], root) == 0
+    text = (root / "README.md").read_text()
+    assert "| [Small](experiments/small.py) | has no regulariser | 52.0 | 45.0 (-7.0) |" in text
+    # It is no method: neither in the table of methods nor in the figure.
+    assert "small.control" not in text
+    assert "small.control" not in (root / TABLE.figure).read_text()
+    assert main(["--check"], root) == 0
 
 
 def test_what_is_predicted_is_shown_as_a_share_of_the_best_constant(root, tmp_path):

@@ -8,11 +8,12 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 import experiments
 from jaxssl import config as configs
-from jaxssl import main, methods_table
+from jaxssl import evaluate, export, main, methods_table
 from jaxssl.program import Program
 
 ROOT = experiments.FOLDER.parent
@@ -78,6 +79,17 @@ def test_the_main_job_runs_and_then_only_evaluates_again(tmp_path):
     # What the tour says is there, and what it reads.
     names = {"report.html", "config.json", "metrics.jsonl", "summary.json", "checkpoints"}
     assert names <= {path.name for path in (tmp_path / "run").iterdir()}
+    # And what the README makes of a finished run.
+    (take_away,) = (block for block in blocks("python") if "runs/lejepa" in block)
+    found = {"images": np.zeros((3, 16, 16, 1), np.uint8)}
+    exec(take_away.replace("runs/lejepa", str(tmp_path / "run")), found)
+    assert found["features"].shape[0] == 3
+    for module in (evaluate, export):
+        (words,) = (shlex.split(c) for c in commands() if f"{module.__name__} " in c)
+        words = [w.replace("runs/lejepa", str(tmp_path / "run")) for w in words[3:]]
+        words = [w.replace("--output=", f"--output={tmp_path}/") for w in words]
+        assert module.main(words) == 0
+    assert (tmp_path / "lejepa.stablehlo").stat().st_size
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert set(summary["evals"]["knn/accuracy"]) >= {"trained", "random_init", "raw_input"}
 
@@ -97,7 +109,8 @@ def test_the_tour_has_the_commands_that_these_tests_count_on():
 def test_the_python_snippets_run():
     assert blocks("python")
     for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), {})
+        if "runs/lejepa" not in block:
+            exec(compile(block, "README.md", "exec"), {})
 
 
 def test_the_new_method_of_the_readme_trains_with_its_teacher(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from jaxssl import config as configs
-from jaxssl import stages, train, views
+from jaxssl import runs, stages, train, views
 from jaxssl.errors import ConfigError
 from jaxssl.naming import content_hash, named_leaves
 from jaxssl.program import Program
@@ -240,8 +240,10 @@ def test_tasks_in_turn_then_an_evaluation_of_the_first(tmp_path, monkeypatch):
     assert summary["artifact"] == before["artifact"]
     assert summary["artifact"] == tiny.summary(work / "3-anneal2")["artifact"]
     assert (work / "4-forget" / "report.html").exists()
-    assert not list((work / "4-forget" / "checkpoints").glob("*"))
-    (row,) = read_metrics(work / "4-forget" / "metrics.jsonl")
+    kept = runs.load(work, stage="forget").state  # it can be read back like any other
+    assert int(kept.step) == 0
+    np.testing.assert_array_equal(on_host(kept.params)[kernel[7:]], left["anneal2"][kernel])
+    row = read_metrics(work / "4-forget" / "metrics.jsonl")[-1]
     assert row["step"] == 0 and "eval/knn/accuracy" in row
 
     index = read_json(work / "stages.json")

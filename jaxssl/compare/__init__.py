@@ -2,4 +2,6 @@
 
 `python -m jaxssl.compare` runs them (`runs`), each in a process of its own (`one`) for as many
 steps as its encoder passes allow (`budget`), and makes the README's table and figure (`render`).
+
+With workdirs as arguments it puts finished runs side by side instead (`side_by_side`).
 """

@@ -4,14 +4,13 @@ In a process of its own, so that its failure is its own and its memory is return
 workdir, `DIR.json` says what the run is made of.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from jaxssl import cli, methods_table, train
 from jaxssl import config as configs
-from jaxssl import methods_table, train
 from jaxssl.compare import budget, tables
 from jaxssl.compare.tables import Table
 from jaxssl.errors import ConfigError
@@ -20,17 +19,29 @@ from jaxssl.report.writers import write_json
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code, as that of `jaxssl.main`."""
-    parser = argparse.ArgumentParser(prog="jaxssl.compare.one", allow_abbrev=False)
+    parser = cli.Parser(
+        prog="jaxssl.compare.one", usage="python -m jaxssl.compare.one --config=..."
+    )
     parser.add_argument("--config", required=True, help="the config file, without a preset")
     parser.add_argument("--workdir", required=True, type=pathlib.Path)
     parser.add_argument("--table", required=True, help="that the run is for")
     parser.add_argument("--budget", required=True, type=float, help="in the table's unit")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default="", help="in the record, if not the config's own")
     parser.add_argument("--machine", default="", help="its name in the record, if not this one's")
-    flags = parser.parse_args(argv)
     try:
+        flags, overrides = parser.parse(argv)
         table = tables.find(flags.table)
-        run(flags.config, flags.workdir, table, flags.budget, flags.seed, flags.machine)
+        run(
+            flags.config,
+            flags.workdir,
+            table,
+            flags.budget,
+            flags.seed,
+            name=flags.name,
+            machine=flags.machine,
+            overrides=overrides,
+        )
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -41,19 +52,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(
-    file: str, workdir: pathlib.Path, table: Table, spend: float, seed: int, machine: str = ""
+    file: str,
+    workdir: pathlib.Path,
+    table: Table,
+    spend: float,
+    seed: int,
+    *,
+    name: str = "",
+    machine: str = "",
+    overrides: Sequence[str] = (),
 ) -> None:
     """Counts what a step costs, writes down what the run is made of, and runs it.
 
     Raises:
       ConfigError, Diverged: as `jaxssl.train.run`.
     """
-    plain = configs.load(f"{file}:{tables.PRESET}")
+    plain = configs.load(f"{file}:{tables.PRESET}", overrides)
     found = budget.cost(plain, budget.full_view(tables.PRESET), table.unit)
     length = budget.steps(spend, found)
     config = configs.merged(plain, {**budget.changes(plain, length), "train.seed": seed})
     facts: dict[str, Any] = {
-        "experiment": plain.name,
+        "experiment": name or plain.name,
         "seed": seed,
         "table": table.name,
         "budget": spend,

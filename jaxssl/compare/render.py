@@ -3,16 +3,23 @@
 import html
 import json
 import pathlib
+import re
 import statistics
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxssl import methods_table
+from jaxssl.compare.runs import CONTROL
 from jaxssl.compare.tables import TABLES
 from jaxssl.markdown import count, spread, table
 from jaxssl.report import human
 
 CONTROLS = {"random_init": "random init", "raw_input": "raw pixels"}
+WITHOUT = (
+    "Each method beside its control, which lacks what makes the method (its docstring has the "
+    "overrides), at the same budget and seeds (`--controls` with the command above):"
+)
 LOST, OWN, LABELS = "▼", "†", "‡"
 NOTES = {
     LOST: "kNN at or below random init of the same run",
@@ -51,8 +58,15 @@ def write_record(root: pathlib.Path, record: Mapping[str, Any]) -> None:
     (root / TABLES[record["table"]].record).write_text(json.dumps(record, indent=1) + "\n")
 
 
-def block(record: Mapping[str, Any], titles: Mapping[str, str]) -> str:
-    """The Markdown between the README's markers; `titles` are the methods' names by experiment."""
+def block(
+    record: Mapping[str, Any],
+    titles: Mapping[str, str],
+    controls: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+) -> str:
+    """The Markdown between the README's markers; `titles` are the methods' names by experiment.
+
+    `controls` are as in `components`.
+    """
     if not record:
         return "Nothing is measured yet."
     rows, kind = _sorted(record, titles), TABLES[record["table"]]
@@ -91,6 +105,8 @@ def block(record: Mapping[str, Any], titles: Mapping[str, str]) -> str:
         f"{notes}." if notes else "",
     ]
     parts += ["\n".join(("Not finite:", "", *diverged)) if diverged else "", _about(record)]
+    if beside := components(record, controls):
+        parts += [f"{WITHOUT}\n\n{beside}"]
     return "\n\n".join(filter(None, parts))
 
 
@@ -118,9 +134,44 @@ def _about(record: Mapping[str, Any]) -> str:
     return f"{words}, {count(len(seeds), 'seed')}{where}:\n\n`{command}`"
 
 
+def components(record: Mapping[str, Any], controls: Mapping[str, tuple[str, str]]) -> str:
+    """Each method beside its control at the same budget, as Markdown; nothing where none is there.
+
+    Args:
+      record: as of `block`.
+      controls: experiment -> (the method's name, what its control does).
+    """
+    done = {row["experiment"]: row for row in record.get("rows", ()) if row["seeds"]}
+    rows = []
+    for name, (title, words) in controls.items():
+        plain, control = done.get(name), done.get(name + CONTROL)
+        if plain is None or control is None:
+            continue
+        seeds = sorted({*plain["seeds"]} & {*control["seeds"]})
+        if not seeds:
+            continue
+        cells = []
+        for metric in ("knn", "linear"):
+            both = [_at(row, metric, seeds) for row in (plain, control)]
+            gain = 100 * (statistics.fmean(both[0]) - statistics.fmean(both[1]))
+            cells += [spread(both[0]), f"{spread(both[1])} ({-gain:+.1f})"]
+        link = f"[{title}](experiments/{name}.py)"
+        said = re.split(r" \(|[;,] ", words)[0]  # what it does, without what follows from it
+        rows.append((link, said, *cells, str(len(seeds))))
+    head = ("", "the control", "kNN", "kNN of the control", "linear", "of the control", "seeds")
+    return table(head, rows) if rows else ""
+
+
+def _at(row: Mapping[str, Any], metric: str, seeds: Sequence[int]) -> list[float]:
+    values = dict(zip(row["seeds"], row["evals"][metric]["trained"]))
+    return [values[seed] for seed in seeds]
+
+
 def _sorted(record: Mapping[str, Any], titles: Mapping[str, str]) -> list[Row]:
     """Best kNN first, the controls among the methods; rows without a finished run are left out."""
-    done = [row for row in record["rows"] if row["seeds"]]
+    done = [
+        row for row in record["rows"] if row["seeds"] and not row["experiment"].endswith(CONTROL)
+    ]
     rows = []
     for r in done:
         name, trained = r["experiment"], {m: kinds["trained"] for m, kinds in r["evals"].items()}
@@ -234,3 +285,9 @@ def _wide(row: Row) -> float:
 def titles(root: pathlib.Path) -> dict[str, str]:
     """The methods' names by experiment."""
     return {e.name: e.method for e in methods_table.experiments(root)}
+
+
+def controls(root: pathlib.Path) -> dict[str, tuple[str, str]]:
+    """(the method's name, what its control does) by experiment, where it has one."""
+    found = methods_table.experiments(root)
+    return {e.name: (e.method, e.control.words) for e in found if e.control}

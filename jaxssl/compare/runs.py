@@ -27,15 +27,21 @@ from jaxssl.report.writers import read_json
 
 METRICS = {"knn": "knn/accuracy", "linear": "linear/accuracy", "rankme": "features/rankme"}
 KINDS = ("trained", "random_init", "raw_input")
+CONTROL = ".control"
 
 
 class Run(NamedTuple):
-    """One experiment at one seed, in a folder of the comparison's."""
+    """One experiment at one seed, in a folder of the comparison's.
+
+    A control, the experiment with the overrides that its docstring names, is another experiment in
+    all that follows: its name ends with CONTROL.
+    """
 
     experiment: str
     seed: int
     file: pathlib.Path
     workdir: pathlib.Path
+    overrides: tuple[str, ...] = ()
 
     @property
     def log(self) -> pathlib.Path:
@@ -49,13 +55,18 @@ def plan(
     table: Table,
     names: Sequence[str],
     seeds: Sequence[int],
+    controls: bool = False,
 ) -> list[Run]:
     """Every named experiment at every seed; no names are all of the table that have one stage.
 
+    With `controls` the control of each, where it has one.
+
     Raises:
-      ConfigError: an unknown experiment, one without the preset, or of another table.
+      ConfigError: an unknown experiment, one without the preset, of another table, or without a
+        control.
     """
-    presets = {e.name: e.presets for e in methods_table.experiments(root)}
+    found = {e.name: e for e in methods_table.experiments(root)}
+    presets = {name: e.presets for name, e in found.items()}
     fit = [name for name in presets if PRESET in presets[name]]
     loaded = {
         name: configs.load(f"{root / 'experiments' / name}.py:{PRESET}")
@@ -72,12 +83,18 @@ def plan(
         if name not in at_home:
             other = tables.of(loaded[name]).name
             raise ConfigError(f"--experiments: {name!r} belongs to --table={other}")
-    files = {name: root / "experiments" / f"{name}.py" for name in presets}
-    return [
-        Run(name, seed, files[name], folder / f"{name}-{seed}")
-        for seed in seeds
-        for name in dict.fromkeys(names or everything)
-    ]
+        if controls and not found[name].control:
+            raise ConfigError(f"--controls: the docstring of {name!r} names no control")
+
+    def run(name: str, seed: int) -> Run:
+        file, control = root / "experiments" / f"{name}.py", found[name].control
+        if not controls or control is None:
+            return Run(name, seed, file, folder / f"{name}-{seed}")
+        name += CONTROL
+        return Run(name, seed, file, folder / f"{name}-{seed}", control.overrides)
+
+    planned = [n for n in dict.fromkeys(names or everything) if found[n].control or not controls]
+    return [run(name, seed) for seed in seeds for name in planned]
 
 
 def check_folder(folder: pathlib.Path, table: Table, budget: float) -> None:
@@ -100,7 +117,7 @@ def recipe(run: Run) -> str:
     Raises:
       ConfigError: the config cannot be loaded.
     """
-    return configs.fingerprint(configs.to_dict(configs.load(f"{run.file}:{PRESET}")))
+    return configs.fingerprint(configs.to_dict(configs.load(f"{run.file}:{PRESET}", run.overrides)))
 
 
 def finished(run: Run, budget: float) -> bool:
@@ -180,6 +197,7 @@ def _start(run: Run, table: Table, budget: float, machine: str) -> str:
     words = [sys.executable, "-m", "jaxssl.compare.one", f"--config={run.file}"]
     words += [f"--workdir={run.workdir}", f"--seed={run.seed}"]
     words += [f"--table={table.name}", f"--budget={budget:.17g}", f"--machine={machine}"]
+    words += [f"--name={run.experiment}", *run.overrides]
     run.log.parent.mkdir(parents=True, exist_ok=True)
     with run.log.open("w") as log, _signals_stop():
         process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)

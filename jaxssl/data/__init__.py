@@ -5,10 +5,11 @@ import importlib.util
 import pkgutil
 from typing import Any
 
+from jaxssl.data.part import Part, positions
 from jaxssl.data.source import Source
 from jaxssl.errors import ConfigError, near
 
-__all__ = ["Source", "load"]
+__all__ = ["Part", "Source", "load"]
 
 
 def load(config: Any, split: str) -> Source:
@@ -18,7 +19,8 @@ def load(config: Any, split: str) -> Source:
     `open(config, split) -> Source`. Fields: `source`; `path`, a folder or a file; `size`, the
     square storage size in pixels (0: as stored); `channels`, 1 or 3 (0: as stored); `cache`,
     "memory" (decode each image once) or "none"; `train_split` and `test_split`, the names of
-    the splits on disk where they are unusual.
+    the splits on disk where they are unusual; `ranges`, ((first, last), ...), the stored positions
+    [first, last) of the only training samples; () is all.
 
     >>> import ml_collections
     >>> source = load(ml_collections.ConfigDict({"source": "digits", "size": 16}), "test")
@@ -26,7 +28,8 @@ def load(config: Any, split: str) -> Source:
     (500, (16, 16, 1))
 
     Raises:
-      ConfigError: an unknown source or split, or data that is not where `path` says.
+      ConfigError: an unknown source or split, data that is not where `path` says, or ranges that
+        are empty, overlap or leave the training split.
     """
     if split not in ("train", "test"):
         raise ConfigError(f"data split: {split!r} is neither 'train' nor 'test'")
@@ -36,6 +39,9 @@ def load(config: Any, split: str) -> Source:
         opener = getattr(importlib.import_module(module), "open", None)
         if opener is not None:
             source: Source = opener(config, split)
+            ranges = config.get("ranges", ())
+            if split == "train" and ranges:
+                return Part(source, positions(ranges, len(source)))
             return source
     raise ConfigError(f"data.source: {name!r} is not a data source{near(name, _known())}")
 

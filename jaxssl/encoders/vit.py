@@ -118,7 +118,7 @@ class ViT(nn.Module):
         )
         place = self._positions(grid)
         class_place, place = place[: int(self.class_token)], place[int(self.class_token) :]
-        place = jnp.broadcast_to(place, (len(x), *place.shape))
+        place = jnp.broadcast_to(place, (x.shape[0], *place.shape))
         if tokens is not None:
             x, place = _gather(x, tokens), _gather(place, tokens)
             mask = None if mask is None else jnp.take_along_axis(mask, tokens, axis=1)
@@ -170,7 +170,7 @@ class ViT(nn.Module):
             front.append(token + class_place)
         if self.registers:
             front.append(self.param("registers", _token_init, (self.registers, self.width)))
-        lead = [jnp.broadcast_to(t, (len(x), *t.shape)).astype(self.dtype) for t in front]
+        lead = [jnp.broadcast_to(t, (x.shape[0], *t.shape)).astype(self.dtype) for t in front]
         return jnp.concatenate([*lead, x], axis=1)
 
     def _pool(self, x: jax.Array, first: int) -> jax.Array:
@@ -199,11 +199,11 @@ class ViT(nn.Module):
             whole[1] // self.patch,
             whole[2] // self.patch,
         )
-        patches = (len(x), math.prod(grid))
-        if keep is not None and keep.shape != (len(x), self.drop_depth):
+        patches = (x.shape[0], math.prod(grid))
+        if keep is not None and keep.shape != (x.shape[0], self.drop_depth):
             raise ConfigError(
                 f"encoder: found drop-path scales of shape {keep.shape}, "
-                f"expected {(len(x), self.drop_depth)}: batch x blocks"
+                f"expected {(x.shape[0], self.drop_depth)}: batch x blocks"
             )
         if mask is not None and not self.mask_token:
             raise ConfigError("encoder.mask_token: found False, expected True, as masks are given")

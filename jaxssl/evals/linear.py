@@ -1,13 +1,9 @@
 """Linear evaluation of frozen features: one exact logistic regression on the whole train bank."""
 
-import functools
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from jaxssl.evals import logistic
-from jaxssl.evals.features import Features, Placed, place, standardise
+from jaxssl.evals.features import Features, place, standardise
 
 PROTOCOL: dict[str, Any] = {"c": 1.0, "max_iterations": 100}
 
@@ -36,17 +32,7 @@ def evaluate(
       {"accuracy": fraction of the test samples, 0 ... 1}.
     """
     train, test = standardise(train, test)
-    correct = _correct(
+    correct = logistic.correct(
         place(train), place(test), c, num_classes=num_classes, max_iterations=max_iterations
     )
     return {"accuracy": float(correct) / len(test.x)}
-
-
-@functools.partial(jax.jit, static_argnames=("num_classes", "max_iterations"))
-def _correct(
-    train: Placed, test: Placed, c: jax.Array, *, num_classes: int, max_iterations: int
-) -> jax.Array:
-    """How many test samples the classifier gets right."""
-    model = logistic.fit(*train, num_classes=num_classes, c=c, max_iterations=max_iterations)
-    right = jnp.argmax(model.logits(test.x), axis=-1) == test.y
-    return jnp.sum(test.weight * right)

@@ -1,10 +1,13 @@
 """Multinomial logistic regression by full-batch L-BFGS: the solver of the linear evaluators."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from jaxssl.evals.features import Placed
 
 
 class Linear(NamedTuple):
@@ -72,3 +75,13 @@ def fit(
 
     carry = (start, solver.init(start), jnp.int32(0), jnp.float32(jnp.inf))
     return jax.lax.while_loop(unfinished, improve, carry)[0]
+
+
+@functools.partial(jax.jit, static_argnames=("num_classes", "max_iterations"))
+def correct(
+    train: Placed, test: Placed, c: jax.Array, *, num_classes: int, max_iterations: int
+) -> jax.Array:
+    """How many test samples the classifier of the train bank gets right; arguments as of `fit`."""
+    model = fit(*train, num_classes=num_classes, c=c, max_iterations=max_iterations)
+    right = jnp.argmax(model.logits(test.x), axis=-1) == test.y
+    return jnp.sum(test.weight * right)

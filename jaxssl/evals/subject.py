@@ -10,8 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
+from jaxssl import data
 from jaxssl.data import Source
+from jaxssl.errors import ConfigError
 from jaxssl.evals.features import Features, device_batches, extract, raw_input, to_host
 from jaxssl.naming import content_hash
 from jaxssl.program import Program
@@ -68,6 +71,16 @@ class Subject:
         if self.state is None:
             return raw_input(batch)
         return self._encode(self.state, batch, output or self.program.config.evals.output)
+
+    def shape_of(self, source: Source, output: str) -> tuple[int, ...]:
+        """The shape of an output of the encoder for a global batch of a source."""
+        count = self.program.info.global_batch
+        batch = {
+            name: jax.ShapeDtypeStruct((count, *shape), source.dtypes[name])
+            for name, shape in source.shapes.items()
+        }
+        encode = lambda state, batch: self._encode(state, batch, output)
+        return tuple(jax.eval_shape(encode, self.program.shapes, batch).shape)
 
     def batches(
         self, source: Source, *, limit: int = 0
@@ -144,3 +157,32 @@ def _words(x: Any) -> Any:
     """A random key as the numbers that it is; anything else as it is."""
     is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(x) if is_key else x
+
+
+def other_source(
+    program: Program, evaluator: str, split: str, *, source: str, path: str, size: int = 0
+) -> Source:
+    """A split of another data set, stored as the run's own is.
+
+    Args:
+      program: of the run.
+      evaluator: that asks, for error messages.
+      split: "train" or "test".
+      source, path: as of `data`.
+      size: pixels of a side; 0 is the run's, where its images are squares.
+
+    Raises:
+      ConfigError: the data set cannot be opened.
+    """
+    *_, height, width, channels = program.info.shapes["image"]
+    fields = program.config.data.to_dict()
+    # "As stored" is what the run's own set stores, and names of splits are its own, too.
+    for own in ("train_split", "test_split", "ranges"):
+        fields.pop(own, None)
+    fields |= {"source": source, "path": path, "channels": channels}
+    if size or height == width:
+        fields["size"] = size or width
+    try:
+        return data.load(ConfigDict(fields), split)
+    except ConfigError as error:
+        raise ConfigError(f"evals.{evaluator}: {error}") from error

@@ -19,7 +19,7 @@ from einops import rearrange
 from jaxssl import encoders, heads, targets, teachers
 from jaxssl.errors import ConfigError, near
 from jaxssl.method import Aux, Batch, Info, Method, Pictures, PyTree
-from jaxssl.methods import blocks, checks, encode, pictures, terms
+from jaxssl.methods import blocks, checks, encode, observed, pictures, terms
 from jaxssl.methods.arguments import INPUT, Known, Ref, Scene
 from jaxssl.methods.networks import DTYPES, Head, Networks, accepts, head_place, order_heads
 from jaxssl.naming import fold_name
@@ -145,6 +145,7 @@ def build(config: Any, info: Info) -> Method:
     ) -> tuple[jax.Array, Aux]:
         scene, context, stats, masked = look(params, seen, extra, batch, key, step, train=True)
         value, metrics, memory = terms.total(loss_terms, scene, context)
+        metrics |= observed.of_teachers(loss_terms, scene)
         after = {"batch_stats": stats} | ({"memory": memory} if memory else {})
         return value, Aux({**extra, **jax.lax.stop_gradient(after)}, {**metrics, **masked})
 
@@ -192,7 +193,7 @@ def build(config: Any, info: Info) -> Method:
     method = Method(
         init,
         {"main": loss},
-        encode.encoders_of(config, networks.encoder),
+        encode.encoders_of(config, networks.encoder, networks.heads),
         named_teachers,
         pretext=pretext if judged else None,
         pictures=shown,

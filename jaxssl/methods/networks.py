@@ -87,7 +87,7 @@ class Networks(NamedTuple):
             if joins_views(head.module):
                 x = jnp.broadcast_to(x[:, None], (len(x), views, *x.shape[1:]))
             if head.shares:
-                variables = _variables(head.shares, params, stats)
+                variables = variables_of(head.shares, params, stats)
                 outputs[head.output] = head.module.apply(variables, x, train=False)
             else:
                 outputs[head.output] = start(name, head.module, x)
@@ -158,7 +158,7 @@ class Networks(NamedTuple):
 
     def apply_head(self, name: str, params: PyTree, stats: PyTree, x: jax.Array) -> jax.Array:
         """One head on arrays [..., D] from elsewhere, with its running statistics."""
-        variables = _variables(self.heads[name].shares or name, params, stats)
+        variables = variables_of(self.heads[name].shares or name, params, stats)
         out: Any = self.heads[name].module.apply(variables, x, train=False)
         return jnp.asarray(out, jnp.float32)
 
@@ -206,7 +206,7 @@ class Networks(NamedTuple):
     ) -> tuple[Any, PyTree]:
         views = jax.tree.leaves(block["x"])[0].shape[1]
         learns = train and name in stats
-        variables = _variables(name, params, stats)
+        variables = variables_of(name, params, stats)
         joins = joins_views(module)
 
         def apply(block: PyTree) -> Any:
@@ -236,7 +236,7 @@ def joins_views(module: nn.Module) -> bool:
     return bool(getattr(module, "joins_views", False))
 
 
-def _variables(name: str, params: PyTree, stats: PyTree) -> dict[str, PyTree]:
+def variables_of(name: str, params: PyTree, stats: PyTree) -> dict[str, PyTree]:
     """What a network is applied with; one without parameters has none."""
     found = {"params": params[name]} if name in params else {}
     return found | ({"batch_stats": stats[name]} if name in stats else {})

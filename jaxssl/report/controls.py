@@ -62,14 +62,14 @@ def section(evals: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return ["<h2>Controls</h2>", '<p class="soft">This run made no evaluations.</p>']
 
     def number(x: Any) -> str:
-        return '<span class="soft">none</span>' if x is None else text(_digits(x))
+        return '<span class="soft">none</span>' if x is None else text(digits(x))
 
     def difference(entry: Mapping[str, Any], control: str) -> str:
         if entry.get("trained") is None or entry.get(control) is None:
             return ""
         change = float(entry["trained"]) - float(entry[control])
         kind = "soft" if _unjudged(entry) else "good" if _gain(entry, control) > 0 else "bad"
-        return f'<b class="{kind}">{"+" if change > 0 else ""}{_digits(change)}</b>'
+        return f'<b class="{kind}">{"+" if change > 0 else ""}{digits(change)}</b>'
 
     shown = [c for c in CONTROLS if any(entry.get(c) is not None for entry in evals.values())]
     rows = [
@@ -93,5 +93,10 @@ def section(evals: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _digits(x: float) -> str:
+def digits(x: float) -> str:
+    """A value as tables of evaluations show it.
+
+    >>> digits(0.98766), digits(43.81)
+    ('0.9877', '43.81')
+    """
     return f"{x:.4f}" if abs(x) < 10 else human.value(x)

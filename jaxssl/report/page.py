@@ -30,19 +30,19 @@ p { margin: 6px 0 12px; }
 .facts div { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   padding: 8px 14px; }
 .facts b { display: block; font-size: 17px; } .facts span { color: var(--soft); font-size: 12.5px; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin-bottom: 12px; }
 table { border-collapse: collapse; background: var(--card); font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: 6px 14px; text-align: left;
   vertical-align: top; }
 th { font-size: 12.5px; color: var(--soft); font-weight: 600; }
 td.num, th.num { text-align: right; white-space: nowrap; }
-.charts { display: flex; flex-wrap: wrap; gap: 12px; }
+.charts { display: flex; flex-wrap: wrap; gap: 12px; align-items: flex-start; }
 .charts figure, .near { background: var(--card); border: 1px solid var(--line);
   border-radius: 8px; }
 figure { margin: 0; padding: 8px; }
 figure svg { display: block; max-width: 100%; height: auto; }
 .near { border-spacing: 0; }
-.near td { padding: 6px; text-align: center; font-size: 12px; }
+.near td { padding: 6px; text-align: center; font-size: 12px; vertical-align: middle; }
 .near td:first-child { padding-right: 22px; border-right: 2px solid var(--line); }
 .near img { display: block; width: 64px; height: 64px; object-fit: contain; margin: 0 auto 2px;
   border: 3px solid transparent; border-radius: 4px; image-rendering: pixelated; }
@@ -70,12 +70,12 @@ def text(x: object) -> str:
     return html.escape(str(x))
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = True) -> str:
-    """A table of ready HTML cells; with `numbers`, all columns but the first stand to the right."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
+    """A table of ready HTML cells; the first `words` columns stand to the left, numbers right."""
 
     def row(tag: str, cells: Sequence[str]) -> str:
         return "".join(
-            f"<{tag}{' class=num' if numbers and i else ''}>{cell}</{tag}>"
+            f"<{tag}{' class=num' if i >= words else ''}>{cell}</{tag}>"
             for i, cell in enumerate(cells)
         )
 

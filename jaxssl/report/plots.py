@@ -12,16 +12,21 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
 INK = "#7f7f81"
 TRAINED, RANDOM, RAW, CONSTANT = "#2f7ed8", "#d9822b", "#8a6fc7", "#7a8a99"
 CONTROLS = {"random_init": RANDOM, "raw_input": RAW, "constant": CONSTANT}
+# What colour says, the form of a line or a mark says, too.
+_DASHES = {"random_init": "--", "raw_input": ":", "constant": "-."}
+_STYLES = ("-", "--", "-.", ":")
+_COLORS = matplotlib.color_sequences["petroff10"]  # chosen to be told apart in every colour vision
+_MARKS = "os^DvPX*<>"
 _BAD = "#d64545"
 _MOST_POINTS = 250  # of a curve; about what its width can show
-_MOST_DOTS = 1000  # of a scatter
+_MOST_DOTS = 512  # of a scatter
 _RC: Any = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's resolution
     "svg.hashsalt": "jaxssl",  # the same numbers give the same bytes
@@ -73,8 +78,7 @@ def curve(
         figure, axes = _figure(3.6, 2.3)
         axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
         if len(y) > _MOST_POINTS:
-            # Equal parts: unequal ones would smooth one stretch more than another.
-            parts = np.split(np.arange(len(y)), range(0, len(y), -(-len(y) // _MOST_POINTS))[1:])
+            parts = _equal_parts(len(y))
             low, high = [y[p].min() for p in parts], [y[p].max() for p in parts]
             x, y = (np.array([a[p].mean() for p in parts]) for a in (x, y))
             axes.fill_between(x, low, high, color=TRAINED, alpha=0.25, linewidth=0)
@@ -87,14 +91,49 @@ def curve(
         for name, value in shown.items():
             color = CONTROLS.get(name, INK)
             label = name.replace("_", " ")
-            axes.axhline(value, color=color, linewidth=1.5, linestyle="--", label=label)
+            dashes = _DASHES.get(name, "--")
+            axes.axhline(value, color=color, linewidth=1.5, linestyle=dashes, label=label)
         if shown:
             # Under the axis: inside, it would hide the very lines it names.
             axes.legend(loc="upper right", bbox_to_anchor=(1.0, -0.12), ncols=2, fontsize=8)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.margins(x=0.02)
-        axes.set_xlabel("step", loc="left")
+        _step_axis(axes)
+        return _svg(figure)
+
+
+def curves(series: Mapping[str, tuple[Sequence[int], Sequence[float]]], *, title: str) -> bytes:
+    """One metric of several runs over the steps, as SVG; values that are not finite are left out.
+
+    Args:
+      series: run -> (steps [N], values [N]), steps increasing; means of equal parts where N is
+        large.
+      title: the metric's name.
+    """
+    with matplotlib.rc_context(_RC):
+        figure, axes = _figure(5.4, 3.4)
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+        seen = []
+        for i, (name, (steps, values)) in enumerate(series.items()):
+            x, y = np.asarray(steps, float), np.asarray(values, float)
+            x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+            if len(y) > _MOST_POINTS:
+                x, y = (np.array([a[p].mean() for p in _equal_parts(len(y))]) for a in (x, y))
+            mark = _MARKS[i % 10] if len(y) <= 30 else ""
+            axes.plot(
+                x,
+                y,
+                label=name,
+                color=_COLORS[i % 10],
+                linestyle=_STYLES[i % 4],
+                linewidth=1.5,
+                marker=mark,
+                markersize=4,
+            )
+            seen.append(y)
+        every = np.concatenate(seen) if seen else np.zeros(0)
+        if len(every) and every.min() > 0 and every.max() > 30 * every.min():
+            axes.set_yscale("log")
+        axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), ncols=1, fontsize=8)
+        _step_axis(axes)
         return _svg(figure)
 
 
@@ -105,19 +144,20 @@ def scatter(points: NDArray, labels: NDArray, names: Sequence[str], *, title: st
         axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
         kinds = np.unique(labels)
         few = len(kinds) <= 20
-        colors = matplotlib.colormaps["tab10" if len(kinds) <= 10 else "tab20" if few else "hsv"]
         for i, kind in enumerate(kinds):
             chosen = points[labels == kind]
-            color = colors(i) if few else colors(i / len(kinds))
-            name = label_name(int(kind), names)
+            color = _COLORS[i % 10] if few else matplotlib.colormaps["hsv"](i / len(kinds))
+            # The second ten have the first ten's colours, with other marks.
+            mark = _MARKS[(i + 5 * (i // 10)) % 10]
             # Dots as one picture inside the drawing: thousands of vector dots are slow to show.
             axes.scatter(
                 chosen[:, 0],
                 chosen[:, 1],
-                s=9,
+                s=13,
+                marker=mark,
                 color=color,
                 linewidths=0,
-                label=name,
+                label=label_name(int(kind), names),
                 rasterized=True,
             )
         axes.set_xticks([])
@@ -133,28 +173,73 @@ def scatter(points: NDArray, labels: NDArray, names: Sequence[str], *, title: st
         return _svg(figure)
 
 
-def spectrum(eigenvalues: Mapping[str, NDArray]) -> bytes:
-    """Eigenvalues of covariances, each as a share of its sum, on a log axis, as SVG.
+def spectrum(eigenvalues: Mapping[str, NDArray], width: float = 3.6) -> bytes:
+    """Eigenvalues of covariances, each as a share of its sum, on log axes, as SVG.
 
     A flat line uses all directions alike; a cliff means that most directions hold nothing.
 
     Args:
       eigenvalues: name -> [D], greatest first.
+      width: of the drawing in inches.
     """
+    named = {"trained": TRAINED, "random init": RANDOM, "raw input": RAW}
     with matplotlib.rc_context(_RC):
-        figure, axes = _figure(3.6, 3.1)
+        figure, axes = _figure(width, 3.6)
         axes.set_title("covariance spectrum", loc="left", fontsize=10, fontweight="bold")
-        for (name, values), color in zip(eigenvalues.items(), (TRAINED, RAW, RANDOM)):
+        for i, (name, values) in enumerate(eigenvalues.items()):
             share = values / values.sum() if values.sum() > 0 else values
             # What is left below is rounding of float32 sums, not a direction in use.
             share = share[share > 1e-9]
+            color = named.get(name, _COLORS[i % 10])
             label = f"{name} (effective rank {effective_rank(values):.1f})"
-            axes.plot(np.arange(1, len(share) + 1), share, color=color, label=label)
+            places = np.arange(1, len(share) + 1)
+            axes.plot(places, share, color=color, linestyle=_STYLES[i % 4], label=label)
+        axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("direction", loc="left")
         axes.set_ylabel("share of variance")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.legend(loc="upper right", fontsize=8)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), fontsize=8)
+        return _svg(figure)
+
+
+def confusion(counts: NDArray, names: Sequence[str], *, title: str) -> bytes:
+    """How samples of each label were classified, as SVG; numbers in the cells up to 20 labels.
+
+    Args:
+      counts: int [K, K], rows by true label, columns by predicted one; a cell's shade is its share
+        of its row.
+      names: [K].
+    """
+    count = len(counts)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    with matplotlib.rc_context({**_RC, "axes.grid": False}):
+        side = 3.0 + 0.13 * min(count, 20)
+        figure, axes = _figure(side + 0.3, side)
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+        shades = matplotlib.colormaps["Blues"]
+        axes.imshow(shares, cmap=shades, vmin=0, vmax=1, interpolation="nearest")
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true label")
+        if count > 20:
+            axes.set_xticks([])
+            axes.set_yticks([])
+            return _svg(figure)
+        tall = max(map(len, names)) > 2
+        axes.set_xticks(range(count), names, rotation=90 if tall else 0)
+        axes.set_yticks(range(count), names)
+        for row, column in np.argwhere(counts):
+            ink = "#ffffff" if shares[row, column] > 0.5 else "#1b2a3a"
+            axes.text(
+                column,
+                row,
+                str(counts[row, column]),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color=ink,
+            )
         return _svg(figure)
 
 
@@ -190,6 +275,34 @@ def principal(features: NDArray) -> tuple[NDArray, NDArray]:
     return points, values / max(len(x) - 1, 1)
 
 
+def neighbour_map(features: NDArray) -> NDArray:
+    """Coordinates [N, 2] that keep neighbours by cosine together, by t-SNE; the same every time.
+
+    Distances between groups, and their sizes, mean nothing. van der Maaten and Hinton (2008),
+    Visualizing data using t-SNE, Journal of Machine Learning Research 9.
+
+    Args:
+      features: [N, D]; what is not finite counts as 0.
+    """
+    # Here, not above: the import takes a second that only a page needs.
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    x = np.nan_to_num(features.reshape(len(features), -1).astype(np.float32), posinf=0, neginf=0)
+    start, _ = principal(x)
+    if len(x) < 5 or not start[:, 0].std() > 0:
+        return start
+    size = np.linalg.norm(x, axis=1, keepdims=True)
+    x = x / np.maximum(size, 1e-12)
+    start = (1e-4 * start / start[:, 0].std()).astype(np.float32)
+    # Of vectors of length one, Euclidean distances order neighbours as cosines do.
+    tsne = TSNE(perplexity=min(30.0, (len(x) - 1) / 3), init=start, random_state=0)
+    # Sums of several threads come in any order, and t-SNE magnifies their rounding.
+    with threadpool_limits(1):
+        found: NDArray = tsne.fit_transform(x)
+    return found
+
+
 def spread(n: int, most: int = _MOST_DOTS) -> NDArray:
     """Up to `most` of the indices 0 .. n - 1, evenly spaced: the same ones every time."""
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
@@ -222,6 +335,18 @@ def _shrunk(image: NDArray, most: int) -> Image.Image:
 def label_name(label: int, names: Sequence[str]) -> str:
     """The name of a label, or its number where it has none."""
     return str(names[label]) if 0 <= label < len(names) else str(label)
+
+
+def _equal_parts(n: int) -> list[NDArray]:
+    """Indices in up to _MOST_POINTS runs; unequal ones would smooth one stretch more."""
+    return np.split(np.arange(n), range(0, n, -(-n // _MOST_POINTS))[1:])
+
+
+def _step_axis(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.margins(x=0.02)
+    axes.set_xlabel("step", loc="left")
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -145,16 +145,17 @@ def test_fewshot_refuses_a_class_without_enough_labels(banks):
 
 
 def test_eight_devices_give_the_numbers_of_one_and_compile_once(banks, mesh):
+    programs = (knn._correct, logistic.correct, fewshot._correct)
     expected = [module.evaluate(*banks, num_classes=K) for module in (knn, linear)]
     expected.append(fewshot.evaluate(*banks, num_classes=K, draws=3))
     with jax.set_mesh(mesh):
         found = [module.evaluate(*banks, num_classes=K) for module in (knn, linear)]
         found.append(fewshot.evaluate(*banks, num_classes=K, draws=3))
-        compiled = [module._correct._cache_size() for module in (knn, linear, fewshot)]
+        compiled = [program._cache_size() for program in programs]
         other = _banks(noise=1.0)
         for module, before in zip((knn, linear), expected, strict=False):
             assert module.evaluate(*other, num_classes=K) != before
         fewshot.evaluate(*other, num_classes=K, draws=3)
-        assert compiled == [module._correct._cache_size() for module in (knn, linear, fewshot)]
+        assert compiled == [program._cache_size() for program in programs]
     for left, right in zip(found, expected, strict=True):
         assert left == pytest.approx(right, abs=0.012)  # rounding may move one sample of 90

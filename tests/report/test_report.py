@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from jaxssl.errors import ConfigError
-from jaxssl.report import controls, page, plots, report, writers
+from jaxssl.evals import Features, knn
+from jaxssl.report import controls, features, page, plots, report, writers
+from jaxssl.report.samples import neighbours
 
 CONFIG = {
     "method": "some_family",
@@ -51,7 +53,8 @@ def run(tmp_path_factory):
     with writers.MetricsWriter(folder) as writer:
         for step in range(1, 41):
             writer.write(step, {"train/loss": 1 / step, "optimizer/learning_rate": 1e-3})
-        writer.write(40, {"eval/knn/accuracy": 0.987})
+        writer.write(20, {"eval/knn/accuracy": 0.951})
+        writer.write(40, {"eval/knn/accuracy": 0.987, "eval/rank": 43.8})
     summary = writers.write_summary(
         folder, status="finished", step=40, seconds=93.2, examples_per_second=1498.2, evals=EVALS
     )
@@ -84,10 +87,14 @@ def test_page_says_what_happened(run):
         "'note': 'a < b & c'",
     ):
         assert words in text
-    for section in ("Controls", "Curves", "Nearest neighbours", "Features", "Parts"):
+    for section in ["Controls", "Curves", "Nearest neighbours", "Features", "Confusions", "Parts"]:
         assert f"<h2>{section}</h2>" in (run / "report.html").read_text()
     for curve in ("loss", "learning_rate", "knn/accuracy"):
         assert f" {curve} " in text
+    curves = text[text.index(" Curves ") : text.index(" Nearest neighbours ")]
+    # Evaluated twice, with its controls as lines; and once, which is no curve.
+    assert " knn/accuracy " in curves and " random init " in curves
+    assert "above has the numbers: rank." in curves and curves.count(" rank") == 1
 
 
 def test_page_stands_alone(run):
@@ -102,7 +109,7 @@ def test_page_stands_alone(run):
 
 def test_wrong_neighbours_are_marked(run):
     source = (run / "report.html").read_text()
-    found = report.nearest(samples().features, samples().bank_features, report._NEIGHBOURS)
+    found, _ = neighbours(samples().features, samples().bank_features, features._NEIGHBOURS)
     same = samples().bank_labels[found] == samples().labels[:, None]
     assert (~same).any()
     assert f"{same.sum()} of {same.size} share the label" in source
@@ -144,6 +151,17 @@ def test_a_failed_run_without_evals_or_samples_has_a_page(tmp_path):
     text = shown(tmp_path / "new")
     assert "cannot say what was learned" in text and "failed: nan in <loss>" in text
     assert "Nearest neighbours" not in text
+
+
+def test_alarms_are_one_line_for_each_kind_and_metric(tmp_path):
+    alarm = dict(step=200, kind="collapse", metric="rank", value=1.5, threshold=3.0, baseline=24.0)
+    other = dict(step=90, kind="loss <jump>", metric="loss", value=float("inf"))
+    summary = {"status": "finished", "alarms": [alarm, alarm | {"step": 400}, other]}
+    report.write(tmp_path, config={"method": "m"}, metrics=[], summary=summary)
+    text = shown(tmp_path)
+    assert "collapse: rank was 1.5 at step 200 (threshold 3, baseline 24)" in text
+    assert text.count("Alarm ") == 2 and "; 2 times, last at step 400" in text
+    assert "loss <jump>: loss was inf at step 90 Controls" in text
 
 
 @pytest.mark.parametrize(
@@ -212,10 +230,72 @@ def test_thumbnail_is_png(channels, mode):
 
 def test_nearest_is_by_angle_and_survives_broken_features():
     bank = np.array([[10.0, 0.0], [0.0, 0.1], [1.0, 1.0]])
-    assert report.nearest(np.array([[0.0, 5.0]]), bank, 2).tolist() == [[1, 2]]
-    assert report.nearest(np.full((1, 2), np.nan), bank, 3).shape == (1, 3)
+    found, cosines = neighbours(np.array([[0.0, 5.0]]), bank, 2)
+    assert found.tolist() == [[1, 2]]
+    np.testing.assert_allclose(cosines, [[1, np.sqrt(0.5)]], rtol=1e-6)
+    assert neighbours(np.full((1, 2), np.nan), bank, 3)[0].shape == (1, 3)
 
 
 def test_drawing_takes_the_pages_colour():
     inline = page.drawing(plots.curve([1, 2], [1.0, 2.0], title="loss"))
     assert inline.startswith("<figure><svg") and "currentColor" in inline and "xmlns" not in inline
+
+
+def test_the_vote_is_that_of_the_evaluation():
+    rng = np.random.default_rng(0)
+    side, labels, bank_labels = rng.normal(size=(3, 5)), np.arange(48) % 3, np.arange(90) % 3
+    shown = report.Samples(
+        images=np.zeros((48, 2, 2, 1), np.uint8),
+        labels=labels,
+        features=(side[labels] + rng.normal(size=(48, 5))).astype(np.float32),
+        bank_images=np.zeros((90, 2, 2, 1), np.uint8),
+        bank_labels=bank_labels,
+        bank_features=(side[bank_labels] + rng.normal(size=(90, 5))).astype(np.float32),
+    )
+    train = Features(shown.bank_features, bank_labels.astype(np.int32), np.arange(90))
+    test = Features(shown.features, labels.astype(np.int32), np.arange(48))
+    right = (features.votes(shown) == labels).mean()
+    assert 0.4 < right < 1
+    np.testing.assert_allclose(right, knn.evaluate(train, test, num_classes=3)["accuracy"])
+    words = re.sub(r"<[^>]*>", " ", "".join(features.confusion(shown)))
+    assert f"{round(right * 48)} are right" in words
+
+
+def test_confusions_have_numbers_up_to_twenty_labels():
+    few = plots.confusion(np.array([[3, 1], [0, 12]]), ["cat", "dog"], title="kNN")
+    assert sorted(texts(few)) == sorted(
+        ["kNN", "predicted", "true label", *2 * ["cat", "dog"], "3", "1", "12"]
+    )
+    many = plots.confusion(np.eye(21, dtype=int), [str(i) for i in range(21)], title="kNN")
+    assert sorted(texts(many)) == ["kNN", "predicted", "true label"]
+
+
+def test_neighbour_map_keeps_groups_apart_and_is_the_same_again():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    x = 5 * np.eye(8)[labels] + rng.normal(size=(60, 8)) * 0.3
+    points = plots.neighbour_map(x)
+    assert (points == plots.neighbour_map(x)).all()
+    distances = np.linalg.norm(points[:, None] - points[None], axis=-1) + 1e9 * np.eye(60)
+    assert (labels[distances.argmin(1)] == labels).all()
+    for collapsed in (np.ones((60, 8)), np.full((60, 8), np.nan), x[:3]):
+        found = plots.neighbour_map(collapsed)
+        assert found.shape == (len(collapsed), 2) and np.isfinite(found).all()
+
+
+def test_spectrum_has_random_init_where_it_is_known(tmp_path):
+    known = samples()._replace(random_features=np.random.default_rng(1).normal(size=(20, 2)))
+    files = dict(config={"method": "m"}, metrics=[], summary={"status": "finished"})
+    report.write(tmp_path, **files, samples=known)
+    assert "random init (effective rank " in shown(tmp_path)
+    writers.write_json(tmp_path / "config.json", files["config"])
+    writers.write_json(tmp_path / "summary.json", files["summary"])
+    (tmp_path / "metrics.jsonl").write_text("")
+    page = (tmp_path / "report.html").read_text()
+    assert report.rebuild(tmp_path).read_text() == page
+
+
+def test_curves_of_several_runs_share_their_axes():
+    runs = {"a run": ([1, 2], [1.0, float("nan")]), "other": (range(600), np.arange(600) + 1.0)}
+    words = texts(plots.curves(runs, title="loss"))
+    assert {"a run", "other", "loss", "step"} <= set(words)

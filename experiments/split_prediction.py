@@ -1,0 +1,37 @@
+"""Split prediction: from the top half of a picture, the expected pixels of the bottom half.
+
+Lee, Lei, Saunshi, Zhuo (2021), Predicting what you already know helps: provable self-supervised
+learning, arXiv 2008.01064.
+
+  python -m jaxssl.main --config=experiments/split_prediction.py --workdir=runs/split-prediction
+
+scikit-learn's digits; not measured yet. The usual evaluations read the layer before the prediction;
+`conditional_independence` reads both, the prediction being what the theory is about, beside the raw
+top half, with few labels. The prediction's error on held-out pictures is `pretext/hidden`.
+
+  python -m jaxssl.main --config=experiments/split_prediction.py:cifar10 \
+    --workdir=runs/split-prediction-cifar10
+
+CIFAR-10 under $JAXSSL_DATA/cifar10; not measured yet.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxssl import base
+
+PRESETS = ("digits", "cifar10")
+HIDDEN = {"digits": 256, "cifar10": 1024}
+
+
+def get_config(preset: str = "digits") -> ConfigDict:
+    config = base.vision(preset)
+    config.method = "split_prediction"
+    config.method_options = dict(context="top")
+    # Colours and noise of a view are no part of what is to be predicted.
+    view = config.views["global"].to_dict()
+    kept = {name: view[name] for name in ("size", "crop", "flip", "affine") if name in view}
+    config.views = {"global": dict(kept, count=1)}
+    config.student.predictor = dict(name="mlp", widths=(HIDDEN[preset],), norm="batch")
+    with config.evals.unlocked():
+        config.evals.conditional_independence = dict(labels=(50, 500), raw_half="top")
+    return config

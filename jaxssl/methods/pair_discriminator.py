@@ -1,0 +1,240 @@
+"""Pair discriminator: do the two halves belong to one view? Its ratios to landmarks are features.
+
+Tosh, Krishnamurthy, Hsu, 2021, "Contrastive learning, multi-view redundancy, and linear models",
+arXiv 2008.10150. With x one half of a view and z the other, two encoders of one architecture,
+`config.encoder`, see one half each, and the head `student.discriminator`, of one output, sees both
+embeddings side by side. True pairs (x, z) and as many broken ones (x, z'), z' of the next sample of
+the batch, give `pair_error`, whose minimum is at the logit log p(x, z) / (p(x) p(z)).
+
+The features of x are the *landmark embedding*: the density ratios of x with m halves z_1 ... z_m
+that are fixed once and for all,
+
+  phi(x) = (g(x, z_1), ..., g(x, z_m)),    g = exp(logit)
+
+The landmarks are the halves z of the first m samples that training sees, in its random order, as
+evaluations view them: a plain draw from the marginal of z. They stay in `extra["landmarks"]`.
+Random init takes the same samples, where `evals.calibration_batches` reaches that far.
+
+Evaluations may read "pooled" [B, m], which is phi; "logits" [B, m]; "embedding" [B, D], what the
+encoder makes of x before it meets a landmark. Each is of the half x alone.
+
+Fields of `config.method_options`:
+  half: x, which of "left", "right", "top" and "bottom" is encoded; z is the other.
+  landmarks: m.
+  limit: of the logits behind phi: a discriminator that is sure of a pair has no bounded ratio.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxssl import encoders, heads, views
+from jaxssl.by_name import check_choice, check_positive
+from jaxssl.chunking import chunked
+from jaxssl.errors import ConfigError, near
+from jaxssl.method import Aux, Batch, Info, Method, PyTree
+from jaxssl.methods import checks, halves
+from jaxssl.methods.networks import DTYPES, Networks
+from jaxssl.naming import fold_name
+from jaxssl.sharding import batch_sharded
+from jaxssl.state import example_batch
+
+OPTIONS: Mapping[str, Any] = {"half": "left", "landmarks": 256, "limit": 4.0}
+ENCODERS = ("encoder", "partner")
+HEAD = "discriminator"
+HALF = "half"
+
+
+def build(config: Any, info: Info) -> Method:
+    """The `Method` of a pair discriminator's config.
+
+    Raises:
+      ConfigError: naming the first field that does not fit.
+    """
+    options = _options(config, info)
+    checks.unread(config, "losses", "masks", "targets", "teachers")
+    group, count = halves.only_group(config), options["landmarks"]
+    sides = dict(zip(ENCODERS, (options["half"], halves.opposite(options["half"]))))
+    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    k, dtype = config.train.microbatches, DTYPES[config.train.precision]
+    networks = Networks(encoders.build(config.encoder.to_dict(), dtype=dtype), {}, "all", k)
+    head = _head(config, dtype)
+
+    def embed(
+        name: str, params: PyTree, stats: PyTree, x: jax.Array, train: bool, parts: int = 1
+    ) -> tuple[jax.Array, PyTree]:
+        """Halves [B, V, h, w, C] -> [B, V, D], and the next statistics of all networks."""
+        own = {"encoder": stats[name]} if name in stats else {}
+        found, own = networks._replace(microbatches=parts).outputs(
+            {"encoder": params[name]}, own, {HALF: {"x": x}}, ("pooled",), train
+        )
+        return found["pooled"][HALF], {**stats, **({name: own["encoder"]} if own else {})}
+
+    def judge(
+        params: PyTree, stats: PyTree, pairs: jax.Array, train: bool, parts: int = 1
+    ) -> tuple[jax.Array, PyTree]:
+        """Pairs [B, ..., 2 D] -> logits [B, ...], and the next statistics of all networks."""
+        variables = {"params": params[HEAD]}
+        if HEAD in stats:
+            variables["batch_stats"] = stats[HEAD]
+        if HEAD in stats and train:
+            out, new = head.apply(variables, pairs, train=True, mutable=["batch_stats"])
+            stats = {**stats, HEAD: new["batch_stats"]}
+        else:
+            out = chunked(lambda x: head.apply(variables, x, train=train), parts)(pairs)
+        return out[..., 0].astype(jnp.float32), stats
+
+    def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
+        images = make(fold_name(key, "views"), batch)[group][:, 0]
+        params: dict[str, Any] = {}
+        stats: dict[str, Any] = {}
+        for name, side in sides.items():
+            own, its = networks.init(fold_name(key, name), halves.cut(images, side))
+            params[name] = own["encoder"]
+            stats |= {name: its["encoder"]} if its else {}
+        x, _ = embed("encoder", params, stats, halves.cut(images, sides["encoder"])[:, None], False)
+        variables = head.init(fold_name(key, HEAD), jnp.concatenate([x, x], -1), train=False)
+        params[HEAD] = variables["params"]
+        stats |= {HEAD: variables["batch_stats"]} if "batch_stats" in variables else {}
+        shape = halves.evaluated(config, batch["image"], sides["partner"]).shape[1:]
+        landmarks = jnp.zeros((count, *shape), jnp.float32)
+        return params, {"batch_stats": {"student": stats}, "landmarks": landmarks}
+
+    def told(
+        params: PyTree, extra: PyTree, batch: Batch, key: jax.Array, train: bool, parts: int
+    ) -> tuple[jax.Array, PyTree]:
+        """Logits [B, V, 2] of true and broken pairs, and the next statistics."""
+        images = make(fold_name(key, "views"), batch)[group]
+        stats, found = extra["batch_stats"]["student"], {}
+        for name, side in sides.items():
+            x = halves.cut(images, side)
+            found[name], stats = embed(name, params, stats, x, train, parts)
+        # A roll leaves no sample beside its own other half, as a random order might.
+        others = jnp.stack([found["partner"], jnp.roll(found["partner"], 1, axis=0)], 2)
+        same = jnp.broadcast_to(found["encoder"][:, :, None], others.shape)
+        pairs = batch_sharded(jnp.concatenate([same, others], -1))
+        return judge(params, stats, pairs, train, parts)
+
+    def fill(landmarks: jax.Array, batch: Batch, start: jax.Array) -> jax.Array:
+        """The landmarks with those of a batch from place `start` on, as far as there are places."""
+        images = halves.evaluated(config, batch["image"], sides["partner"])
+        places = start + jnp.arange(len(images))
+        return landmarks.at[places].set(images, mode="drop")
+
+    def loss(
+        params: PyTree,
+        seen: Mapping[str, PyTree],
+        extra: PyTree,
+        batch: Batch,
+        key: jax.Array,
+        step: jax.Array,
+    ) -> tuple[jax.Array, Aux]:
+        logits, stats = told(params, extra, batch, key, True, k)
+        start = step * len(batch["image"])
+        landmarks = jax.lax.cond(
+            start < count, fill, lambda old, *_: old, extra["landmarks"], batch, start
+        )
+        after = {"batch_stats": {"student": stats}, "landmarks": landmarks}
+        value = pair_error(logits[..., 0], logits[..., 1])
+        return value, Aux(jax.lax.stop_gradient({**extra, **after}), {})
+
+    def pretext(
+        params: PyTree,
+        seen: Mapping[str, PyTree],
+        extra: PyTree,
+        batch: Batch,
+        key: jax.Array,
+        step: jax.Array,
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+        logits, _ = told(params, extra, batch, key, False, 1)
+        # As many broken pairs as true ones: of one answer for all, 1/2 is the best.
+        return {"pairs": (pair_error(logits[..., 0], logits[..., 1]), jnp.log(2.0))}
+
+    def encode(
+        params: PyTree, seen: Mapping[str, PyTree], extra: PyTree, batch: Batch
+    ) -> Mapping[str, jax.Array]:
+        stats = extra["batch_stats"]["student"]
+        x = halves.evaluated(config, batch["image"], sides["encoder"])
+        own, _ = embed("encoder", params, stats, x[:, None], False)
+        marks, _ = embed("partner", params, stats, extra["landmarks"][:, None], False)
+
+        def beside(mark: jax.Array) -> jax.Array:
+            pairs = jnp.concatenate([own, jnp.broadcast_to(mark, own.shape)], -1)
+            return judge(params, stats, pairs, False)[0][:, 0]
+
+        # One landmark after another: pairs of all with all would not fit.
+        logits = jax.lax.map(beside, marks).T
+        ratios = density_ratio(logits, limit=options["limit"])
+        return {"pooled": ratios, "logits": logits, "embedding": own[:, 0]}
+
+    if k > 1:
+        _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
+        checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
+    return Method(init, {"main": loss}, {"student": encode}, pretext=pretext)
+
+
+def pair_error(true: jax.Array, broken: jax.Array) -> jax.Array:
+    """Logistic loss of telling true pairs from broken ones, each kind counting half.
+
+    L = -1/2 mean log f(x, z) - 1/2 mean log (1 - f(x, z')), f = sigmoid(l); log 2 by chance. With
+    true pairs from p(x, z) and broken ones from p(x) p(z) its minimum is at f = g / (1 + g), g =
+    p(x, z) / (p(x) p(z)). Tosh, Krishnamurthy, Hsu, 2021, "Contrastive learning, multi-view
+    redundancy, and linear models", arXiv 2008.10150.
+
+    Args:
+      true, broken: logits l, of one shape; computed in float32.
+
+    Returns:
+      Scalar, float32.
+
+    >>> round(float(pair_error(jnp.zeros(3), jnp.zeros(3))), 6)
+    0.693147
+    """
+    chex.assert_equal_shape((true, broken))
+    true, broken = true.astype(jnp.float32), broken.astype(jnp.float32)
+    return (jax.nn.softplus(-true) + jax.nn.softplus(broken)).mean() / 2
+
+
+def density_ratio(logits: jax.Array, *, limit: float = float("inf")) -> jax.Array:
+    """g = f / (1 - f) = exp(l), with logits cut to [-limit, limit], float32.
+
+    Of the best discriminator of as many true as broken pairs it is p(x, z) / (p(x) p(z)). Tosh,
+    Krishnamurthy, Hsu, 2021, arXiv 2008.10150.
+
+    >>> density_ratio(jnp.array([0.0, 9.0]), limit=0.0).tolist()
+    [1.0, 1.0]
+    """
+    return jnp.exp(jnp.clip(logits.astype(jnp.float32), -limit, limit))
+
+
+def _options(config: Any, info: Info) -> dict[str, Any]:
+    options = checks.options(config, OPTIONS)
+    check_choice("method_options.half", options["half"], halves.HALVES)
+    check_positive("method_options.landmarks", (options["landmarks"],))
+    limit = options["limit"]
+    if not isinstance(limit, int | float) or isinstance(limit, bool) or not limit > 0:
+        raise ConfigError(f"method_options.limit: found {limit!r}, expected a number above 0")
+    if info.global_batch < 2:
+        raise ConfigError("train.global_batch: found 1, expected at least 2 for broken pairs")
+    if options["landmarks"] > info.num_samples:
+        raise ConfigError(
+            f"method_options.landmarks: found {options['landmarks']}, expected at most the "
+            f"{info.num_samples} samples of the data"
+        )
+    return options
+
+
+def _head(config: Any, dtype: Any) -> Any:
+    for name in config.student:
+        if name != HEAD:
+            raise ConfigError(f"student.{name}: no such head{near(name, (HEAD,))}")
+    if HEAD not in config.student:
+        raise ConfigError(f"student.{HEAD}: missing; expected a head with one output")
+    fields = config.student[HEAD].to_dict()
+    widths = fields.get("widths", (fields.get("width"),))
+    if widths[-1] != 1:
+        raise ConfigError(f"student.{HEAD}: found {widths[-1]} outputs, expected 1")
+    return heads.build(fields, dtype=dtype, field=f"student.{HEAD}")

@@ -1,0 +1,146 @@
+"""Split prediction: the pixels of one half of a view are predicted from the other half.
+
+Lee, Lei, Saunshi, Zhuo, 2021, "Predicting what you already know helps: provable self-supervised
+learning", arXiv 2008.01064. With x1 one half of a view and x2 the other,
+
+  L = mean |x2 - g(x1)|^2,    whose minimum is at g(x1) = E[x2 | x1]
+
+g is `config.encoder` on x1 and then the head `student.predictor`, an MLP, on its "pooled" output.
+Where the halves are independent given the class, E[class | x1] is a linear function of the *output*
+E[x2 | x1]; that of the layer before it is nowhere promised. Evaluations may read both, by
+`evals.output`: "prediction" [B, P] and "pooled" [B, D]; each is of the half x1 alone.
+
+Fields of `config.method_options`:
+  context: the half that is seen: "top", "bottom", "left" or "right".
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxssl import encoders, heads, views
+from jaxssl.by_name import check_choice
+from jaxssl.errors import ConfigError, near
+from jaxssl.method import Aux, Batch, Info, Method, PyTree
+from jaxssl.methods import checks, halves
+from jaxssl.methods.networks import DTYPES, Head, Networks
+from jaxssl.naming import fold_name
+from jaxssl.state import example_batch
+
+OPTIONS: Mapping[str, Any] = {"context": "top"}
+HALF = "half"
+
+
+def build(config: Any, info: Info) -> Method:
+    """The `Method` of a split-prediction config.
+
+    Raises:
+      ConfigError: naming the first field that does not fit.
+    """
+    context = checks.options(config, OPTIONS)["context"]
+    check_choice("method_options.context", context, halves.HALVES)
+    checks.unread(config, "losses", "masks", "targets", "teachers")
+    group = halves.only_group(config)
+    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+
+    def parts(key: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """The seen halves [B, V, h, w, C], and the hidden ones as rows [B, V, P]."""
+        whole = make(fold_name(key, "views"), batch)[group]
+        hidden = halves.cut(whole, halves.opposite(context))
+        return halves.cut(whole, context), hidden.reshape(*hidden.shape[:2], -1)
+
+    _, hidden = jax.eval_shape(parts, jax.random.key(0), example_batch(info))
+    networks = _networks(config, hidden.shape[-1])
+
+    def predicted(
+        params: PyTree, extra: PyTree, batch: Batch, key: jax.Array, train: bool
+    ) -> tuple[jax.Array, jax.Array, PyTree]:
+        x, hidden = parts(key, batch)
+        stats = extra["batch_stats"]["student"]
+        block = {HALF: {"x": x}}
+        found, stats = networks.outputs(params, stats, block, ("prediction",), train)
+        return found["prediction"][HALF], hidden, stats
+
+    def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
+        params, stats = networks.init(key, parts(key, batch)[0][:, 0])
+        return params, {"batch_stats": {"student": stats}}
+
+    def loss(
+        params: PyTree,
+        seen: Mapping[str, PyTree],
+        extra: PyTree,
+        batch: Batch,
+        key: jax.Array,
+        step: jax.Array,
+    ) -> tuple[jax.Array, Aux]:
+        prediction, hidden, stats = predicted(params, extra, batch, key, train=True)
+        after = jax.lax.stop_gradient({"student": stats})
+        return split_error(prediction, hidden), Aux({**extra, "batch_stats": after}, {})
+
+    def pretext(
+        params: PyTree,
+        seen: Mapping[str, PyTree],
+        extra: PyTree,
+        batch: Batch,
+        key: jax.Array,
+        step: jax.Array,
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+        prediction, hidden, _ = predicted(params, extra, batch, key, train=False)
+        constant = jnp.broadcast_to(hidden.mean((0, 1)), hidden.shape)
+        return {"hidden": (split_error(prediction, hidden), split_error(constant, hidden))}
+
+    def encode(
+        params: PyTree, seen: Mapping[str, PyTree], extra: PyTree, batch: Batch
+    ) -> Mapping[str, jax.Array]:
+        x = halves.evaluated(config, batch["image"], context)
+        stats, block = extra["batch_stats"]["student"], {HALF: {"x": x[:, None]}}
+        # Those that evaluate a batch in one piece need not be a multiple of the microbatches.
+        whole = networks._replace(microbatches=1)
+        names = ("pooled", "tokens", "prediction")
+        found, _ = whole.outputs(params, stats, block, names, train=False)
+        return {name: found[name][HALF][:, 0] for name in names}
+
+    if config.train.microbatches > 1:
+        _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
+        checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
+    return Method(init, {"main": loss}, {"student": encode}, pretext=pretext)
+
+
+def split_error(prediction: jax.Array, hidden: jax.Array) -> jax.Array:
+    """Mean squared error of what was hidden, over all numbers of it.
+
+    L = mean |x2 - g|^2. Lee et al., 2021, "Predicting what you already know helps: provable
+    self-supervised learning", arXiv 2008.01064, there the sum over the P numbers.
+
+    Args:
+      prediction: g, any shape; computed in float32.
+      hidden: x2, of the same shape; no gradient.
+
+    Returns:
+      Scalar, float32.
+
+    >>> float(split_error(jnp.zeros((1, 2)), jnp.array([[1.0, 3.0]])))
+    5.0
+    """
+    target = jax.lax.stop_gradient(hidden).astype(jnp.float32)
+    return jnp.square(prediction.astype(jnp.float32) - target).mean()
+
+
+def _networks(config: Any, numbers: int) -> Networks:
+    for name in config.student:
+        if name != "predictor":
+            raise ConfigError(f"student.{name}: no such head{near(name, ('predictor',))}")
+    if "predictor" not in config.student:
+        raise ConfigError("student.predictor: missing; expected an 'mlp' with hidden widths")
+    fields = config.student.predictor.to_dict()
+    if fields.get("name") != "mlp":
+        raise ConfigError(f"student.predictor.name: found {fields.get('name')!r}, expected 'mlp'")
+    # The data decides the last width: as many numbers as are hidden.
+    fields["widths"] = (*fields.get("widths", ()), numbers)
+    dtype = DTYPES[config.train.precision]
+    predictor = heads.build(fields, dtype=dtype, field="student.predictor")
+    encoder = encoders.build(config.encoder.to_dict(), dtype=dtype)
+    head = Head(predictor, "pooled", "prediction")
+    return Networks(encoder, {"predictor": head}, "all", config.train.microbatches)
