@@ -205,9 +205,12 @@ def from_dict(tree: dict[str, Any], overrides: Sequence[str] = ()) -> ConfigDict
     config = skeleton()
     with config.unlocked():
         for name, value in _tuples(tree).items():
-            if isinstance(value, dict) and name not in OPEN and name not in CHECKED_BY_READER:
-                # A field that a newer version added has its default.
-                value = {**config.get(name, {}), **value}
+            if isinstance(value, dict) and name not in OPEN:
+                # A field that a newer version added has its default; an evaluator is off.
+                known = dict(config.get(name, {}))
+                if name == "evals":
+                    known = {n: x if n in evals.LOOP else None for n, x in known.items()}
+                value = {**known, **value}
             config[name] = ConfigDict(value, type_safe=False) if isinstance(value, dict) else value
     for override in overrides:
         _override(config, override)

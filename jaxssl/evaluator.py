@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxssl import config as configs
 from jaxssl import data, evals
 from jaxssl.data import Part
 from jaxssl.errors import ConfigError, near
@@ -236,8 +237,7 @@ class Evaluator:
     def _identity(self) -> str:
         """What the controls depend on, as text."""
         c = self.program.config
-        parts = {n: c[n].to_dict() for n in ("encoder", "evals", "views", "data")}
-        parts |= {"seed": c.train.seed, "batch": c.train.global_batch}
+        parts = {"config": configs.fingerprint(configs.to_dict(c)), "evals": c.evals.to_dict()}
         parts |= {"data": self.program.source.fingerprint}
         return json.dumps(parts, sort_keys=True, default=str)
 

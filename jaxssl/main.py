@@ -14,7 +14,7 @@ USAGE = "python -m jaxssl.main --config=FILE[:PRESET] --workdir=DIR [--config.an
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done or stopped by SIGTERM, 1 the loss is not finite, 2 bad input."""
+    """The exit code: 0 done or stopped by SIGTERM, 1 not finite or an alarm, 2 bad input."""
     try:
         spec, workdir, overrides = parse(sys.argv[1:] if argv is None else argv)
         config = configs.load(spec, overrides)

@@ -192,9 +192,11 @@ def _train(
                 named = {f"train/{name}": value for name, value in values.items()}
                 speed = {} if rate is None else {"perf/examples_per_second": rate}
                 writer.write(done, {**named, **speed})
-                shown = {name: float(value) for name, value in named.items()}
+                scalars = {name: float(value) for name, value in named.items()}
+                # Parts of a number ("gradient_norm/encoder") are for the files.
+                shown = {name: x for name, x in scalars.items() if name.count("/") == 1}
                 progress.update(done, shown, examples_per_second=rate)
-                heed({"step": done, **shown})
+                heed({"step": done, **scalars})
 
         if reading_every and not judge.has_baseline and start < total:
             with clock.paused():  # the random start, even where the run began from another

@@ -129,3 +129,19 @@ def test_json_holds_all_of_it(load):
     plain = configs.to_dict(config)
     assert plain["losses"]["sigreg"]["num_slices"] == 8
     assert configs.differences(plain, configs.to_dict(ConfigDict(config))) == []
+
+
+def test_a_config_comes_back_from_its_file(load):
+    config = load("optimizer.learning_rate=('cosine', 0.1, 0.0)")
+    tree = configs.to_dict(config)
+    again = configs.from_dict(tree)
+    assert configs.to_dict(again) == tree and again.is_locked
+    assert again.optimizer.learning_rate == ("cosine", 0.1, 0.0)  # a tuple, as in the file
+    # Of a version that knew less: fields have their defaults, evaluators are off.
+    del tree["evals"]["pretext"], tree["evals"]["size"], tree["data"]["ranges"], tree["alarms"]
+    older = configs.from_dict(tree, ["--config.evals.knn.k=3"])
+    assert older.evals.pretext is None and older.evals.size == 0 and older.evals.knn.k == 3
+    assert older.data.ranges == () and older.alarms == configs.skeleton().alarms
+    tree["train"]["stepz"] = 3
+    with pytest.raises(ConfigError, match=r"train\.stepz: unknown key; did you mean"):
+        configs.from_dict(tree)

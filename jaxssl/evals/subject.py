@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxssl import config as configs
 from jaxssl import data
 from jaxssl.data import Source
 from jaxssl.errors import ConfigError
@@ -138,9 +139,8 @@ class Subject:
         config = self.program.config
         parts: dict[str, Any] = {"kind": self.kind, "encoder": self._content, "limit": limit}
         parts |= {"output": output or config.evals.output, "which": config.evals.encoder}
-        parts |= {"size": config.evals.size, "mean": config.data.mean, "std": config.data.std}
-        parts |= {"source": source.fingerprint, "networks": config.encoder.to_dict()}
-        parts |= {"views": config.views.to_dict(), "precision": config.train.precision}
+        parts |= {"size": config.evals.size, "source": source.fingerprint}
+        parts |= {"config": configs.fingerprint(configs.to_dict(config))}
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
