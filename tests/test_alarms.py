@@ -114,6 +114,33 @@ def test_prototypes_that_random_init_does_not_use_are_not_dead():
     assert not judged(rows)
 
 
+def of_heads(**parts):
+    """Rank and spread of two heads, as parts of random init's, from step 30 on."""
+    rows = []
+    for step in (0, 30, 60, 90):
+        row = {"step": step}
+        for head, (rank, spread) in parts.items():
+            kept = (rank, spread) if step else (1.0, 1.0)
+            row |= features(step, head, rankme=40.0 * kept[0], spread=0.5 * kept[1])
+        rows.append(row)
+    return rows
+
+
+def test_heads_collapse_where_dimensions_and_spread_go_together_and_in_all_of_them():
+    both = (0.17, 0.55)
+    (alarm,) = judged(of_heads(projection=both, prediction=(0.1, 0.5)))
+    assert (alarm.step, alarm.kind) == (60, "dimensional collapse")
+    assert alarm.line() == (
+        "step 60: dimensional collapse: RankMe 6.8 of projection, 40 at random init; "
+        "spread 0.275 of projection, 0.5 at random init; since step 30"
+    )
+    # Good runs: fewer dimensions that spread, and a predictor that is behind its projector.
+    assert not judged(of_heads(projection=(0.2, 1.0), prediction=(0.3, 0.9)))
+    assert not judged(of_heads(projection=(0.45, 1.2), prediction=both))
+    # Of the encoder's own features nothing is known by their product.
+    assert not judged(of_heads(pooled=both))
+
+
 def test_less_rank_counts_where_the_loss_is_at_its_optimum():
     """A prediction without a regulariser: the rank falls to a quarter, as it does in good runs."""
     falling = lambda s: 2.0 * math.exp(-s / 10)

@@ -23,12 +23,23 @@ DEFAULTS: dict[str, Any] = dict(
     spread=0.1,  # complete collapse; and of prototypes, which give all samples like scores
     rank=0.1,  # dimensional collapse
     rank_at_optimum=0.5,  # the same, where the loss has come down to its optimum
+    # A good run may lose dimensions or spread, but not both in all that its heads give:
+    volume=0.15,  # dimensional collapse, of RankMe times spread
     nearest=0.05,  # cluster collapse
     codes=1.5,  # fewer codes in use than that: dead prototypes
     optimum=0.01,  # a loss below this part of its first is at its optimum
     explosion=100.0,  # a gradient norm or loss above so many times that of the first tenth
 )
-POSITIVE = ("spread", "rank", "rank_at_optimum", "nearest", "codes", "optimum", "explosion")
+POSITIVE = (
+    "spread",
+    "rank",
+    "rank_at_optimum",
+    "volume",
+    "nearest",
+    "codes",
+    "optimum",
+    "explosion",
+)
 
 
 def validate(settings: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ KINDS = (
 COLLAPSES = KINDS[2:6]
 LASTING = 3  # rows of training that count as lasting
 VANISHED = 1e-4  # a gradient norm below this part of the first has vanished
+ENCODER = "pooled"  # the output that heads read
 UNMOVED = 0.1  # features within this part of random init's have not moved
 LABELS = {
     "rankme": "RankMe",
@@ -199,7 +200,23 @@ class Judge:
                 moved |= measure in ("rankme", "spread") and not still
             if value < threshold:
                 signs.append(_Sign(kind, metric, value, threshold, was))
+        known = {(s.kind, s.metric) for s in signs}
+        signs += [s for s in self._shrunk(read) if (s.kind, s.metric) not in known]
         return signs + ([optimum] if optimum and not moved else [])
+
+    def _shrunk(self, read: Mapping[str, float]) -> list[_Sign]:
+        """The head whose dimensions times spread has kept most, where that is too little."""
+        least = float(self._settings["volume"])
+        found: dict[str, list[_Sign]] = {}
+        for metric, value in read.items():
+            output, measure = metric.removeprefix(PREFIX).rsplit("/", 1)
+            was = self._baseline.get(metric, 0.0)
+            if measure in ("rankme", "spread") and output != ENCODER and was > 0:
+                sign = _Sign("dimensional collapse", metric, value, least * was, was)
+                found.setdefault(output, []).append(sign)
+        volume = lambda signs: math.prod(s.value / s.baseline for s in signs)
+        best = max(found.values(), key=volume, default=[])
+        return best if best and volume(best) < least else []
 
     def _heed(self, of: str, step: int, signs: Sequence[_Sign], patience: int) -> list[Alarm]:
         """The gravest of the signs that have lasted, unless its kind was raised before."""
