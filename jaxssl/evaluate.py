@@ -19,6 +19,7 @@ from jaxssl import cli, runs
 from jaxssl.errors import ConfigError
 from jaxssl.evals.subject import KINDS
 from jaxssl.evaluator import Evaluator
+from jaxssl.report.progress import Pieces
 from jaxssl.report.writers import read_json, write_json
 
 USAGE = (
@@ -51,7 +52,8 @@ def evaluate(
     evaluator = Evaluator(run.program, run.folder, keep_features=True)
     if not evaluator.active:
         raise ConfigError(f"data.source: {run.program.source.name} has no labels to evaluate with")
-    results = evaluator(run.state)
+    with Pieces(evaluator.pieces, enabled=jax.process_index() == 0) as pieces:
+        results = evaluator(run.state, pieces.begin)
     seed = run.program.config.train.seed
     found: dict[str, Any] = {"step": int(run.state.step), "seed": seed, "seeds": 1}
     found |= {"protocols": evaluator.protocols(), "evals": results}

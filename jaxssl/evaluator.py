@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jaxssl.data import Part
 from jaxssl.errors import ConfigError, near
 from jaxssl.evals import diagnostics, protocol
 from jaxssl.evals.features import to_host
-from jaxssl.evals.subject import Subject
+from jaxssl.evals.subject import KINDS, Subject
 from jaxssl.program import Program
 from jaxssl.report import patches
 from jaxssl.report.samples import Samples
@@ -24,6 +24,7 @@ from jaxssl.report.writers import read_json, write_json
 from jaxssl.state import State
 from jaxssl.step import make_ops
 
+CONTROLS = "controls.json"
 RANK_ROWS = 2048  # held-out samples whose features are measured as a set
 Results = dict[str, dict[str, Any]]
 
@@ -76,17 +77,27 @@ class Evaluator:
         held_out = self.active or bool(self._own)
         self._test = data.load(program.config.data, "test") if held_out else None
 
-    def __call__(self, state: State) -> Results:
-        """{"knn/accuracy": {"trained": x, "random_init": y, "raw_input": z}, ...}."""
+    @property
+    def pieces(self) -> int:
+        """How many pieces of work the next evaluation is."""
+        known = self._kept_controls() is not None
+        return len(self._own) + len(self._judged) * (1 if known else len(KINDS))
+
+    def __call__(self, state: State, begins: Callable[[str], None] = lambda piece: None) -> Results:
+        """{"knn/accuracy": {"trained": x, "random_init": y, "raw_input": z}, ...}.
+
+        `begins` is told of every piece before it.
+        """
         results: Results = {}
         for name, fields in self._own.items():
+            begins(f"trained: {name}")
             measure = protocol.evaluator(name).measure
             results |= measure(self.program, state, self._test, **fields)
         if not self.active:
             return results
-        controls = self.controls()
+        controls = self.controls(begins)
         self._last = self.subject("trained", state)
-        found = self._run({"trained": self._last})
+        found = self._run({"trained": self._last}, begins)
         return {n: {**controls.get(n, {}), **values} for n, values in found.items()} | results
 
     def subject(self, kind: str, state: State | None) -> Subject:
@@ -94,25 +105,25 @@ class Evaluator:
         assert self._test is not None
         return Subject(kind, self.program, state, self._test, self._encode, self._folder)
 
-    def controls(self) -> Results:
+    def controls(self, begins: Callable[[str], None] = lambda piece: None) -> Results:
         """The same evaluations of random init and raw input; made once for a workdir."""
-        if self._controls is not None:
-            return self._controls
-        path = self._workdir / "controls.json" if self._workdir else None
-        identity = self._identity()
-        if path and path.exists():
+        kept = self._kept_controls()
+        if kept is not None:
+            return kept
+        subjects = {"random_init": self._at_random(), "raw_input": self.subject("raw_input", None)}
+        self._controls = self._run(subjects, begins)
+        if self._workdir and jax.process_index() == 0:
+            made = {"identity": self._identity(), "results": self._controls}
+            write_json(self._workdir / CONTROLS, made)
+        return self._controls
+
+    def _kept_controls(self) -> Results | None:
+        """Those of this process, or of the workdir where they are the same."""
+        path = self._workdir / CONTROLS if self._workdir else None
+        if self._controls is None and path and path.exists():
             kept = read_json(path)
-            if kept["identity"] == identity:
+            if kept["identity"] == self._identity():
                 self._controls = kept["results"]
-                return self._controls
-        self._controls = self._run(
-            {
-                "random_init": self._at_random(),
-                "raw_input": self.subject("raw_input", None),
-            }
-        )
-        if path and jax.process_index() == 0:
-            write_json(path, {"identity": identity, "results": self._controls})
         return self._controls
 
     def random_init(self, state: State | None = None) -> State:
@@ -201,9 +212,9 @@ class Evaluator:
         found = evals.settings(self.config)
         return {name: protocol.protocol_id(name, fields) for name, fields in found.items()}
 
-    def _run(self, subjects: Mapping[str, Subject]) -> Results:
+    def _run(self, subjects: Mapping[str, Subject], begins: Callable[[str], None]) -> Results:
         with jax.set_mesh(self.program.mesh):
-            results: Results = evals.run(self._judged, subjects)
+            results: Results = evals.run(self._judged, subjects, begins)
         for kind, subject in subjects.items():
             for name, value in diagnostics.rank(subject.test.x[:RANK_ROWS]).items():
                 results.setdefault(f"features/{name}", {"better": None})[kind] = value

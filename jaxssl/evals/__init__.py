@@ -14,7 +14,7 @@ without labels of the run's samples says `NEEDS_LABELS = False`.
 """
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -79,12 +79,17 @@ def validate(evals: Mapping[str, Any]) -> None:
             )
 
 
-def run(evals: Mapping[str, Any], subjects: Mapping[str, Judged]) -> dict[str, dict[str, Any]]:
+def run(
+    evals: Mapping[str, Any],
+    subjects: Mapping[str, Judged],
+    begins: Callable[[str], None] = lambda piece: None,
+) -> dict[str, dict[str, Any]]:
     """Runs every evaluator of features, or of an encoder, on every subject.
 
     Args:
       evals: the config's `evals`.
       subjects: "trained", "random_init", "raw_input" -> `Subject`.
+      begins: is told of every piece of the work, e.g. "random init: knn", before it.
 
     Returns:
       "<evaluator>/<metric>" -> {subject: value}, fractions 0 ... 1 where it is an accuracy, with
@@ -98,6 +103,7 @@ def run(evals: Mapping[str, Any], subjects: Mapping[str, Judged]) -> dict[str, d
     for name, fields in settings(evals).items():
         module = protocol.evaluator(name)
         for kind, subject in subjects.items():
+            begins(f"{kind.replace('_', ' ')}: {name}")
             if hasattr(module, "evaluate"):
                 for bank in (subject.train, subject.test):
                     _check_bank(kind, bank, subject.num_classes)

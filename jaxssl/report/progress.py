@@ -9,6 +9,8 @@ from typing import Any, Self, TextIO
 from rich import box
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -158,6 +160,64 @@ class Progress:
             shown = f"eval at step {self._evals_step:,}: {_pairs(self._evals)}"
             rows.add_row(Text(shown, style="green"))
         return rows
+
+
+class Pieces:
+    """The progress of work in a known number of unlike pieces: a bar, or a line for each.
+
+    Args:
+      total: how many pieces.
+      enabled: False on every process but one: then nothing is printed.
+      console: where; standard error unless given.
+
+    >>> import io
+    >>> out = io.StringIO()
+    >>> with Pieces(2, console=_console(out)) as pieces:
+    ...     pieces.begin("random init: knn")
+    ...     pieces.begin("trained: knn")
+    >>> print(out.getvalue(), end="")
+    [1/2] random init: knn | left ?
+    [2/2] trained: knn | left 0 ms
+    """
+
+    def __init__(self, total: int, *, enabled: bool = True, console: Console | None = None):
+        self._total, self._enabled, self._begun = total, enabled, 0
+        self._console = console or _console(sys.stderr)
+        self._began = time.monotonic()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left {task.fields[left]}"),
+        )
+        shown = enabled and self._console.is_terminal
+        self._bar = Bar(*columns, console=self._console, disable=not shown)
+        self._task = self._bar.add_task("", total=total, left="?")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, name: str) -> None:
+        """Says that the next piece begins; those before it are done."""
+        done, self._begun = self._begun, self._begun + 1
+        left = "?"
+        if done:
+            each = (time.monotonic() - self._began) / done
+            left = human.duration(each * max(0, self._total - self._begun))
+        self._bar.update(self._task, description=name, completed=done, left=left)
+        if self._enabled and not self._console.is_terminal:
+            line = f"[{self._begun}/{self._total}] {name} | left {left}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def screen(
