@@ -108,6 +108,9 @@ def seen(run: Run) -> dict[str, PyTree]:
 def _leaves_read(encode: Encode, params: PyTree, images: jax.ShapeDtypeStruct) -> Sequence[bool]:
     """Which leaves of `params` the computation reads, in the order of `jax.tree.leaves`."""
     jaxpr = jax.make_jaxpr(encode)(jax.eval_shape(lambda p: p, params), images).jaxpr
-    used = {id(v) for equation in jaxpr.eqns for v in equation.invars}
-    used |= {id(v) for v in jaxpr.outvars}
+    # From the output backwards: the encoder may have made others, of heads that are not asked for.
+    used = {id(v) for v in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        if any(id(v) in used for v in equation.outvars):
+            used |= {id(v) for v in equation.invars}
     return [id(v) in used for v in jaxpr.invars[:-1]]

@@ -146,6 +146,7 @@ def _train(
         facts: dict[str, Any] = dict(status=status, step=now, seconds=clock.total(), evals=results)
         facts["examples_per_second"] = clock.rate(batch) or rate_before
         facts["alarms"] = [alarm.record() for alarm in judge.alarms]
+        facts["protocols"] = evaluator.protocols()
         return write_summary(workdir, **facts, **more) if main_process else {**facts, **more}
 
     def evaluate(now: int) -> None:

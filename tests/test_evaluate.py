@@ -24,6 +24,9 @@ def test_a_checkpoint_evaluated_again_gives_the_same_numbers(run):
     online = tiny.summary(run)["evals"]
     assert found["step"] == 8 and found["seeds"] == 1
     assert found["evals"].keys() == online.keys()
+    # One id for the same settings, wherever the number is shown.
+    assert found["protocols"] == tiny.summary(run)["protocols"]
+    assert found["protocols"]["knn"] in (run / "report.html").read_text()
     for name, values in online.items():
         for kind, value in values.items():
             assert found["evals"][name][kind] == pytest.approx(value, abs=1e-6), (name, kind)

@@ -48,9 +48,10 @@ def _encoder_of(name: str, config: Any, module: nn.Module, heads: Mapping[str, H
         found = dict(outputs)
         vectors = {"pooled"}
         for head, (network, reads, output, shares) in heads.items():
-            # Heads of one vector a sample; not those of tokens, or of other fields of a view.
+            # Heads of one vector a sample; not those of tokens, or of other fields of a view. One
+            # whose params were left behind, by somebody who wants another output, is passed over.
             alone = not joins_views(network) and not accepts(network)
-            if reads in vectors and (shares or head) in net and alone:
+            if reads in vectors and jax.tree.leaves(net.get(shares or head)) and alone:
                 found[output] = network.apply(of(shares or head), found[reads], train=False)
                 vectors.add(output)
         return {k: v.astype(jnp.float32) for k, v in found.items()}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jaxssl.report import human, plots
@@ -56,8 +57,13 @@ def _gain(entry: Mapping[str, Any], control: str) -> float:
     return -difference if entry.get("better") == "lower" else difference
 
 
-def section(evals: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The table of evaluations, each beside its controls with the differences, as HTML."""
+def section(
+    evals: Mapping[str, Mapping[str, Any]], protocols: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """The table of evaluations, each beside its controls with the differences, as HTML.
+
+    `protocols` are the ids of their settings, by evaluator.
+    """
     if not evals:
         return ["<h2>Controls</h2>", '<p class="soft">This run made no evaluations.</p>']
 
@@ -80,6 +86,8 @@ def section(evals: Mapping[str, Mapping[str, Any]]) -> list[str]:
         ]
         for name, entry in evals.items()
     ]
+    used = {name.partition("/")[0] for name in evals}
+    ids = ", ".join(x for name, x in protocols.items() if name in used)
     head = ["evaluation", "trained"]
     for control in shown:
         name = control.replace("_", " ")
@@ -90,6 +98,9 @@ def section(evals: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "random start, of the raw input, and, of what is predicted, the error of the best "
         "constant.</p>",
         table(head, rows),
+        f'<p class="soft">One seed. Numbers compare under one protocol: {text(ids)}.</p>'
+        if ids
+        else "",
     ]
 
 

@@ -97,7 +97,7 @@ def _render(
     fields = pprint.pformat(dict(config), width=110, sort_dicts=False)
     body = [
         *_headline(name, config, summary, evals),
-        *controls.section(evals),
+        *controls.section(evals, summary.get("protocols", {})),
         *curves.section(metrics, evals),
         *features.pictures(pictures),
         *(_looks(samples) if samples is not None else []),
