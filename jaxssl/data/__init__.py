@@ -18,9 +18,11 @@ def load(config: Any, split: str) -> Source:
     The part of `config.source` before ":" is a module of this package with a function
     `open(config, split) -> Source`. Fields: `source`; `path`, a folder or a file; `size`, the
     square storage size in pixels (0: as stored); `channels`, 1 or 3 (0: as stored); `cache`,
-    "memory" (decode each image once) or "none"; `train_split` and `test_split`, the names of
-    the splits on disk where they are unusual; `ranges`, ((first, last), ...), the stored positions
-    [first, last) of the only training samples; () is all.
+    "memory" (decode each image once) or "none"; `on_bad_record`, "error" (a record that cannot be
+    decoded ends the run) or "skip" (another sample stands in: `pipeline.dataset`); `train_split`
+    and `test_split`, the names of the splits on disk where they are unusual; `ranges`,
+    ((first, last), ...), the stored positions [first, last) of the only training samples; () is
+    all.
 
     >>> import ml_collections
     >>> source = load(ml_collections.ConfigDict({"source": "digits", "size": 16}), "test")
@@ -38,7 +40,11 @@ def load(config: Any, split: str) -> Source:
     if name.isidentifier() and importlib.util.find_spec(module) is not None:
         opener = getattr(importlib.import_module(module), "open", None)
         if opener is not None:
-            source: Source = opener(config, split)
+            try:
+                source: Source = opener(config, split)
+            except OSError as error:
+                place = error.filename or config.get("path", "")
+                raise ConfigError(f"data.path: {place}: {error.strerror or error}") from error
             ranges = config.get("ranges", ())
             if split == "train" and ranges:
                 return Part(source, positions(ranges, len(source)))

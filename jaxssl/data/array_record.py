@@ -7,17 +7,20 @@ is the label (int32, little endian, -1: none), then the bytes of an image file. 
 """
 
 import argparse
+import contextlib
 import io
 import json
 import pathlib
 import struct
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
 from PIL import Image
 
-from jaxssl.data.source import EncodedSource, Options, Source, options, split_names
+from jaxssl.data.bad import Unreadable
+from jaxssl.data.source import EncodedSource, Options, Source, options, split_names, stored_at
 from jaxssl.errors import ConfigError
 
 LABEL = struct.Struct("<i")
@@ -25,12 +28,13 @@ LABEL = struct.Struct("<i")
 
 def open(config: Any, split: str) -> "ArrayRecord":
     """Opens the records of a split in the folder `data.path`."""
-    folder = pathlib.Path(config.get("path", "")).expanduser()
+    folder = stored_at(config)
     for name in split_names(config, split):
         files = sorted(str(file) for file in folder.glob(f"{name}-*-of-*.array_record"))
         if files:
-            total = int(files[0].rpartition("-of-")[2].partition(".")[0])
-            if len(files) != total:
+            total = files[0].rpartition("-of-")[2].partition(".")[0]
+            if not total.isdecimal() or len(files) != int(total):
+                total = total.lstrip("0")
                 raise ConfigError(f"data.path: {folder} has {len(files)} of {total} {name} files")
             return ArrayRecord(folder, files, f"array_record {folder.name} {name}", options(config))
     wanted = " or ".join(f"{name}-*.array_record" for name in split_names(config, split))
@@ -46,21 +50,98 @@ class ArrayRecord(EncodedSource):
     def __init__(self, folder: pathlib.Path, files: list[str], name: str, opts: Options):
         from grain.sources import ArrayRecordDataSource
 
+        label_names = _label_names(folder / "info.json")
+        self.files = files
         try:
-            info = json.loads((folder / "info.json").read_text())
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"data.path: {folder / 'info.json'} cannot be read: {error}"
-            ) from error
-        self.records = ArrayRecordDataSource(files)
+            self.records = ArrayRecordDataSource(files)
+        except RuntimeError as error:
+            refuse_damaged(files)
+            raise ConfigError(f"data.path: {folder}: {first_words(error)}") from error
         sizes = [pathlib.Path(file).stat().st_size for file in files]
-        super().__init__(name, len(self.records), info["label_names"], opts, sizes)
+        super().__init__(name, len(self.records), label_names, opts, sizes)
 
     def encoded(self, i: int) -> tuple[bytes, int | None]:
         """The bytes and the label of sample i."""
-        record = self.records[i]
+        with damage_named(self.files):
+            record = self.records[i]
+        if len(record) < LABEL.size:
+            raise Unreadable(f"it has {len(record)} bytes, fewer than a label")
         (label,) = LABEL.unpack_from(record)
         return record[LABEL.size :], None if label < 0 else label
+
+    def where(self, i: int) -> str:
+        """Sample i for people: its record, counted from 0, and the file."""
+        return record_place(self.files, i)
+
+
+def _label_names(file: pathlib.Path) -> list[str]:
+    try:
+        names = json.loads(file.read_text())["label_names"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"data.path: {file} cannot be read ({type(error).__name__}: {error}); expected "
+            '{"label_names": [...]}'
+        ) from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"data.path: {file}: label_names is {names!r}, expected a list of names")
+    return names
+
+
+def record_place(files: list[str], i: int) -> str:
+    """The file of the sample i of all that lie in `files`, and its number there."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    for file in files:
+        reader = ArrayRecordReader(file)
+        count = reader.num_records()
+        reader.close()
+        if i < count:
+            return f"{file}: record {i}"
+        i -= count
+    raise IndexError(f"{i} records after the last of {files}")
+
+
+def refuse_damaged(files: list[str]) -> None:
+    """Opens each file and reads where its records lie.
+
+    Raises:
+      ConfigError: one is damaged, cut short or cannot be reached; the first such.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    for file in files:
+        try:
+            reader = ArrayRecordReader(file)
+            reader.num_records()
+            reader.close()
+        except RuntimeError as error:
+            raise ConfigError(
+                f"data.path: {file} is damaged or cut short: {first_words(error)}; copy or make it "
+                "again"
+            ) from error
+
+
+@contextlib.contextmanager
+def damage_named(files: list[str]) -> Iterator[None]:
+    """Around the reading of one record: a damaged record is `Unreadable`, a damaged file an error.
+
+    Raises:
+      Unreadable: the record.
+      ConfigError: the whole file, or whatever else keeps it from being read.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        refuse_damaged(files)
+        words = first_words(error)
+        if words.startswith(("Corrupted", "Invalid")):
+            raise Unreadable(f"its bytes are damaged: {words}") from error
+        raise ConfigError(f"data.path: {files[0]}: {words}") from error
+
+
+def first_words(error: BaseException) -> str:
+    """What an error says, in one line and without its list of places."""
+    return str(error).partition(" (computed ")[0].partition("\n")[0] or type(error).__name__
 
 
 def write(
@@ -133,6 +214,9 @@ def main(arguments: list[str] | None = None) -> int:
             write(source, flags.out, min(flags.shards, len(source)), split, progress=True)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: --out={flags.out}: {error.strerror or error}", file=sys.stderr)
         return 2
     return 0
 

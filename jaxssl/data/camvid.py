@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxssl.data.archive import opened
 from jaxssl.data.packed_jpeg import PackedJpeg
-from jaxssl.data.source import Array, Options, options, split_names
+from jaxssl.data.source import Array, Options, options, split_names, stored_at
 from jaxssl.errors import ConfigError
 
 VOID = "void"
@@ -21,7 +22,7 @@ VOID = "void"
 
 def open(config: Any, split: str) -> "CamVid":
     """Opens `camvid_<split>.npz` in the folder `data.path`."""
-    folder = pathlib.Path(config.get("path", "")).expanduser()
+    folder = stored_at(config)
     files = [folder / f"camvid_{name}.npz" for name in split_names(config, split)]
     for file in files:
         if file.is_file():
@@ -41,11 +42,14 @@ class CamVid(PackedJpeg):
     def __init__(self, file: pathlib.Path, opts: Options):
         super().__init__(file, f"camvid {file.stem}", opts)
         self.label_names = ()  # those of the file name pixels
-        with np.load(file, allow_pickle=False) as arrays:
-            missing = sorted({"masks", "label_names"} - set(arrays.files))
-            if missing:
-                raise ConfigError(f"data.path: {file} has no {missing[0]!r}; found {arrays.files}")
-            masks, names = arrays["masks"], [str(name) for name in arrays["label_names"]]
+        with opened(file) as arrays:
+            masks = arrays["masks"]
+            names = [str(name) for name in arrays.class_names() or arrays["label_names"]]
+        if masks.dtype != np.uint8 or masks.ndim != 3:
+            raise ConfigError(
+                f"data.path: {file}: masks is {masks.dtype} {list(masks.shape)}; expected uint8 "
+                "[N, H, W]"
+            )
         if len(masks) != len(self):
             raise ConfigError(f"data.path: {file} has {len(self)} images and {len(masks)} masks")
         self.pixel_label_names = tuple(names[:-1] if names[-1] == VOID else names)

@@ -10,11 +10,14 @@ import numpy as np
 
 from jaxssl.data import digits
 from jaxssl.data.source import ArraySource, options
+from jaxssl.errors import ConfigError
 
 
 def open(config: Any, split: str) -> ArraySource:
     """Opens the digits at `data.size` pixels, uint8 [S, S, 3]."""
     opts = options(config)
+    if opts.size == 1:
+        raise ConfigError("data.size: found 1, expected at least 2 pixels, as strokes have edges")
     grey = digits.open({"size": opts.size}, split)
     assert grey.labels is not None
     return ArraySource(f"coloured_digits {split}", colour(grey.images), grey.labels, opts=opts)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxssl.data.source import Array, Options, Source, options
+from jaxssl.data.archive import opened
+from jaxssl.data.source import Array, Options, Source, options, stored_at
 from jaxssl.errors import ConfigError
 
 FILE = "em_membrane.npz"
@@ -28,16 +29,15 @@ def open(config: Any, split: str) -> "EmVolume":
     """
     opts = options(config)
     opts = opts._replace(frames=opts.frames or SLICES, size=opts.size or SIZE)
-    file = pathlib.Path(config.get("path", "")).expanduser()
+    file = stored_at(config)
     file = file / FILE if file.is_dir() else file
     if not file.is_file():
         raise ConfigError(f"data.path: {file} is not there; expected {FILE} or its folder")
-    with np.load(file, allow_pickle=False) as arrays:
-        missing = [name for name in ("images", "masks", "split") if name not in arrays.files]
-        if missing:
-            raise ConfigError(f"data.path: {file} has no {', '.join(missing)}")
-        splits = {name: arrays["split"] == name for name in ("train", "test")}
-        images, membrane = arrays["images"], arrays["masks"] == 0
+    with opened(file) as arrays:
+        images, masks, named = arrays["images"], arrays["masks"], arrays["split"]
+    _check_arrays(file, images, masks, named)
+    splits = {name: named == name for name in ("train", "test")}
+    membrane = masks == 0
     _check(images, splits, opts)
     shares = _shares(membrane[splits["train"]], opts)
     bounds = np.quantile(shares, (1 / 3, 2 / 3))
@@ -60,6 +60,22 @@ class EmVolume(Source):
     def read(self, i: int) -> tuple[Array, int]:
         """Cube i as stored."""
         return self._stack[_box(self.corners[i], self._options)][..., None], int(self._labels[i])
+
+
+def _check_arrays(file: pathlib.Path, images: Array, masks: Array, named: Array) -> None:
+    if images.dtype != np.uint8 or images.ndim != 3:
+        found = f"images is {images.dtype} {list(images.shape)}"
+        raise ConfigError(f"data.path: {file}: {found}; expected uint8 [Z, H, W]")
+    if masks.shape != images.shape or masks.dtype.kind not in "biu":
+        found = f"masks is {masks.dtype} {list(masks.shape)}"
+        raise ConfigError(f"data.path: {file}: {found}; expected whole numbers, as the images")
+    if named.shape != images.shape[:1] or named.dtype.kind != "U":
+        found = f"split is {named.dtype} {list(named.shape)}"
+        raise ConfigError(f"data.path: {file}: {found}; expected a name for each of the slices")
+    for name in ("train", "test"):
+        if not (named == name).any():
+            found = ", ".join(sorted(set(named.tolist()))[:5])
+            raise ConfigError(f"data.path: {file} has no slice of {name}; found {found or 'none'}")
 
 
 def _check(images: Array, splits: dict[str, Array], opts: Options) -> None:

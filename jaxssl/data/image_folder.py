@@ -8,7 +8,7 @@ import hashlib
 import pathlib
 from typing import Any
 
-from jaxssl.data.source import SPLITS, EncodedSource, Options, options, split_names
+from jaxssl.data.source import SPLITS, EncodedSource, Options, options, split_names, stored_at
 from jaxssl.errors import ConfigError, near
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -16,7 +16,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 def open(config: Any, split: str) -> "ImageFolder":
     """Opens the images of a split under the folder `data.path`."""
-    root = pathlib.Path(config.get("path", "")).expanduser()
+    root = stored_at(config)
     if not root.is_dir():
         raise ConfigError(
             f"data.path: {root} is not a folder; expected <split>/<class>/*.jpg in it"
@@ -52,6 +52,11 @@ class ImageFolder(EncodedSource):
                 for file in (folder / label).rglob("*")
                 if file.suffix.lower() in SUFFIXES
             )
+            if label and not files:
+                raise ConfigError(
+                    f"data.path: {folder / label} is a class without an image "
+                    f"({' '.join(SUFFIXES)}); fill the folder or remove it"
+                )
             self.files += files
             self.labels += [classes.index(label)] * len(files) if label else []
         if not self.files:
@@ -62,6 +67,10 @@ class ImageFolder(EncodedSource):
     def encoded(self, i: int) -> tuple[bytes, int | None]:
         """The bytes and the label of sample i."""
         return (self.folder / self.files[i]).read_bytes(), self.labels[i] if self.labels else None
+
+    def where(self, i: int) -> str:
+        """Sample i for people: its file."""
+        return str(self.folder / self.files[i])
 
 
 def _folder(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:

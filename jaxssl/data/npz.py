@@ -6,9 +6,8 @@ Images are uint8 [N, H, W] or [N, H, W, C], labels [N] or [N, 1]; `label_names` 
 import pathlib
 from typing import Any
 
-import numpy as np
-
-from jaxssl.data.source import ArraySource, options, split_names
+from jaxssl.data.archive import opened
+from jaxssl.data.source import ArraySource, options, split_names, stored_at
 from jaxssl.errors import ConfigError
 
 PATTERNS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
@@ -16,9 +15,9 @@ PATTERNS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"))
 
 def open(config: Any, split: str) -> ArraySource:
     """Opens the split of the npz file at `data.path`, or of the only one in that folder."""
-    file = _find(pathlib.Path(config.get("path", "")).expanduser())
-    with np.load(file, allow_pickle=False) as arrays:
-        names = arrays.files
+    file = _find(stored_at(config))
+    with opened(file) as arrays:
+        names = arrays.names
         for name in split_names(config, split):
             for images, labels in PATTERNS:
                 if images.format(name) in names:
@@ -26,8 +25,9 @@ def open(config: Any, split: str) -> ArraySource:
                         f"npz {file.stem} {name}",
                         arrays[images.format(name)],
                         arrays[labels.format(name)] if labels.format(name) in names else None,
-                        tuple(arrays["label_names"]) if "label_names" in names else (),
+                        arrays.class_names() or (),
                         options(config),
+                        f"{file} ({images.format(name)}, {labels.format(name)})",
                     )
     wanted = " or ".join(i.format(n) for n in split_names(config, split) for i, _ in PATTERNS)
     raise ConfigError(f"data.path: {file} has {', '.join(names)}; expected {wanted}")

@@ -44,6 +44,19 @@ class Order:
     def __len__(self) -> int:
         return 2**62
 
+    def stand_in(self, step: int, place: int, turn: int) -> int | None:
+        """The sample that takes `place` in the batch of `step` if `turn` others before it cannot.
+
+        It has the same place in a later batch of the epoch, or in the earliest after the latest:
+        samples at two places of a batch never have a stand-in in common. None after the last.
+        """
+        epoch, first = divmod(int(step), self.num_samples // self.global_batch)
+        column = np.arange(place, self.num_samples, self.global_batch)
+        if turn >= len(column):
+            return None
+        position = column[[(first + turn) % len(column)]]
+        return int(permute(position, self.num_samples, self.seed, epoch)[0])
+
     def __getitem__(self, step: int) -> np.ndarray:
         epoch, place = divmod(int(step), self.num_samples // self.global_batch)
         positions = place * self.global_batch + np.arange(self.global_batch)

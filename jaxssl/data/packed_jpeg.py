@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxssl.data.source import EncodedSource, Options, options, split_names
+from jaxssl.data.archive import class_numbers, opened
+from jaxssl.data.source import Array, EncodedSource, Options, options, split_names, stored_at
 from jaxssl.errors import ConfigError
 
 
 def open(config: Any, split: str) -> "PackedJpeg":
     """Opens `<name>_<split>.npz` in the folder `data.path`, or beside the file of that name."""
-    file = _find(pathlib.Path(config.get("path", "")).expanduser(), split_names(config, split))
+    file = _find(stored_at(config), split_names(config, split))
     return PackedJpeg(file, f"packed_jpeg {file.stem}", options(config))
 
 
@@ -24,23 +25,50 @@ class PackedJpeg(EncodedSource):
     """The images of one packed file; the encoded bytes stay in memory."""
 
     def __init__(self, file: pathlib.Path, name: str, opts: Options):
-        with np.load(file, allow_pickle=False) as arrays:
-            missing = sorted({"jpeg", "offsets"} - set(arrays.files))
-            if missing:
-                raise ConfigError(f"data.path: {file} has no {missing[0]!r}; found {arrays.files}")
+        self.file = file
+        with opened(file) as arrays:
             self.bytes, self.offsets = arrays["jpeg"], arrays["offsets"]
-            self.labels = arrays["y"].astype(np.int32) if "y" in arrays.files else None
-            names = tuple(arrays["label_names"]) if "label_names" in arrays.files else ()
+            labels = arrays["y"] if "y" in arrays.names else None
+            names = arrays.class_names() or ()
+        samples = _check(file, self.bytes, self.offsets)
+        self.labels = labels
         identity = hashlib.blake2b(self.offsets.tobytes())
-        if self.labels is not None:
+        if labels is not None:
+            self.labels = class_numbers(labels, f"{file}: y", samples, len(names) or None)
             identity.update(self.labels.tobytes())
             names = names or tuple(range(int(self.labels.max()) + 1))
-        super().__init__(name, len(self.offsets) - 1, names, opts, identity.hexdigest())
+        super().__init__(name, samples, names, opts, identity.hexdigest())
 
     def encoded(self, i: int) -> tuple[bytes, int | None]:
         """The bytes and the label of sample i."""
         content = self.bytes[self.offsets[i] : self.offsets[i + 1]].tobytes()
         return content, None if self.labels is None else int(self.labels[i])
+
+    def where(self, i: int) -> str:
+        """Sample i for people: its place in the file."""
+        return f"{self.file}: image {i}"
+
+
+def _check(file: pathlib.Path, content: Array, offsets: Array) -> int:
+    """The number of images, where every one of them lies within the bytes."""
+    for name, found, kinds in (("jpeg", content, "uint8"), ("offsets", offsets, "whole numbers")):
+        fits = found.dtype == np.uint8 if name == "jpeg" else found.dtype.kind in "iu"
+        if found.ndim != 1 or not fits:
+            raise ConfigError(
+                f"data.path: {file}: {name} is {found.dtype} {list(found.shape)}; expected {kinds} "
+                "in one dimension"
+            )
+    if len(offsets) < 2:
+        raise ConfigError(f"data.path: {file} has no samples: {len(offsets)} offsets")
+    first, last = offsets[:-1], offsets[1:]
+    outside = (first < 0) | (last < first) | (last > len(content))
+    if outside.any():
+        i = int(np.argmax(outside))
+        raise ConfigError(
+            f"data.path: {file}: image {i} has the bytes {first[i]} to {last[i]}, of "
+            f"{len(content)} that are there; the file is damaged or cut short"
+        )
+    return len(first)
 
 
 def _find(path: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path:

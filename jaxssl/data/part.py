@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxssl.data.bad import Unreadable
 from jaxssl.data.source import Array, Source
 from jaxssl.errors import ConfigError
 
@@ -25,6 +26,8 @@ def positions(ranges: Sequence[Any], samples: int) -> Array:
     >>> positions(((6, 8), (0, 3)), samples=10).tolist()
     [0, 1, 2, 6, 7]
     """
+    if not isinstance(ranges, tuple | list):
+        raise ConfigError(f"data.ranges: found {ranges!r}, expected ((first, last), ...)")
     for found in ranges:
         if not _is_range(found, samples):
             raise ConfigError(
@@ -90,6 +93,21 @@ class Part(Source):
     def gather(self, index: Array) -> tuple[Array, Array]:
         """Images [B, ...] and labels [B] (-1: none) at `index`, as of the whole."""
         return self.whole.gather(self.positions[index])
+
+    def where(self, i: int) -> str:
+        """Sample i for people, as of the whole."""
+        return self.whole.where(int(self.positions[i]))
+
+    @property
+    def bad_records(self) -> list[str]:
+        """A line on each bad record met so far, as of the whole."""
+        return self.whole.bad_records
+
+    def _note(self, i: int, error: Unreadable) -> None:
+        self.whole._note(int(self.positions[i]), error)
+
+    def _refuse_known(self, index: Array) -> None:
+        self.whole._refuse_known(self.positions[index])
 
     def _new_cache(self) -> None:
         return None

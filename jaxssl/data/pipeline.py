@@ -6,6 +6,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from jaxssl.data.bad import BadRecords
 from jaxssl.data.order import Order
 from jaxssl.data.source import Source
 from jaxssl.errors import ConfigError
@@ -47,6 +48,12 @@ def dataset(
 
     Process p of P has the rows [p B / P, (p + 1) B / P), so the parts, one after another, are the
     batch that one process would have.
+
+    With `data.on_bad_record` "skip", the place of a sample that cannot be decoded goes to the
+    sample that has the same place in the next batch of the epoch that can (`Order.stand_in`), whose
+    `index` the batch then has. Which samples are bad lies in their bytes, and a place looks only
+    at its own: so the batch is a function of the step on any number of processes, and no sample is
+    in it twice; in the epoch it may be.
     """
     if global_batch % process_count:
         raise ConfigError(
@@ -55,11 +62,33 @@ def dataset(
     share = global_batch // process_count
     mine = slice(process_index * share, (process_index + 1) * share)
 
-    def fetch(indices: np.ndarray) -> Batch:
-        batch = source.rows(indices[mine])
+    order = Order(len(source), global_batch, seed)
+
+    def fetch(step: int, indices: np.ndarray) -> Batch:
+        batch = _readable(source, order, int(step), indices[mine], mine.start)
         return transform(batch) if transform else batch
 
-    return plan(len(source), seed=seed, global_batch=global_batch).map(fetch)
+    return plan(len(source), seed=seed, global_batch=global_batch).map_with_index(fetch)
+
+
+def _readable(source: Source, order: Order, step: int, indices: np.ndarray, first: int) -> Batch:
+    """The rows at `indices`, the places from `first` of the step; stand-ins for what is skipped."""
+    indices, turns = indices.copy(), np.zeros(len(indices), int)
+    while True:
+        try:
+            return source.rows(indices)
+        except BadRecords as error:
+            if not error.skip:
+                raise
+            for place in np.flatnonzero(error.bad):
+                turns[place] += 1
+                found = order.stand_in(step, first + int(place), int(turns[place]))
+                if found is None:
+                    raise ConfigError(
+                        f"{error}; data.on_bad_record=skip finds no sample in its place, of "
+                        f"{turns[place]}: repair the data or make train.global_batch smaller"
+                    ) from error
+                indices[place] = found
 
 
 def batch_at(source: Source, step: int, **how: Any) -> Batch:
@@ -108,6 +137,7 @@ def eval_batches(
 
     With a `limit` below N the samples are evenly spaced over the set, as sets are often stored
     class by class. Padding repeats the last sample. Processes get their rows as in `dataset`.
+    With `data.on_bad_record` "skip" a sample that cannot be decoded is padding, too.
     """
     if batch_size < 1 or batch_size % process_count:
         raise ConfigError(
@@ -118,8 +148,25 @@ def eval_batches(
     share = batch_size // process_count
     for first in range(0, count, batch_size):
         places = first + process_index * share + np.arange(share)
-        batch = source.rows(rows[np.minimum(places, count - 1)])
-        yield {**batch, "valid": places < count}
+        batch, good = _readable_or_padding(source, rows, np.minimum(places, count - 1))
+        yield {**batch, "valid": good & (places < count)}
+
+
+def _readable_or_padding(
+    source: Source, rows: np.ndarray, places: np.ndarray
+) -> tuple[Batch, np.ndarray]:
+    """The samples at `rows[places]`, and which of them are none but the next that can be read."""
+    good = np.ones(len(places), bool)
+    for _ in range(len(rows)):
+        try:
+            return source.rows(rows[places]), good
+        except BadRecords as error:
+            if not error.skip:
+                raise
+            good &= ~error.bad
+            last = error
+            places = np.where(error.bad, (places + 1) % len(rows), places)
+    raise ConfigError(f"{last}; data.on_bad_record=skip leaves none of {len(rows)} samples")
 
 
 def dataset_facts(source: Source) -> Mapping[str, Any]:

@@ -2,14 +2,17 @@
 
 import abc
 import hashlib
-import io
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from jaxssl.data.archive import class_numbers
+from jaxssl.data.bad import POLICIES, BadRecords, Ledger, Unreadable
+from jaxssl.data.decoding import decoded
 from jaxssl.errors import ConfigError, near
 
 Array = np.ndarray
@@ -18,38 +21,70 @@ SPLITS = {"train": ("train", "training"), "test": ("test", "val", "validation")}
 
 class Options(NamedTuple):
     """How images are stored: `size` in pixels, `channels` and, of a clip or a volume, `frames`
-    (0: as they are); and the `cache`."""
+    (0: as they are); the `cache`; and what happens at a record that cannot be decoded."""
 
     size: int = 0
     channels: int = 0
     cache: str = "memory"
     frames: int = 0
+    on_bad_record: str = "error"
 
 
 def options(config: Any) -> Options:
-    """Reads and checks `data.size`, `data.channels`, `data.cache` and `data.frames`."""
+    """Reads and checks `data.size`, `.channels`, `.cache`, `.frames` and `.on_bad_record`."""
     found = Options(
         config.get("size", 0) or 0,
         config.get("channels", 0) or 0,
         config.get("cache", "memory") or "memory",
         config.get("frames", 0) or 0,
+        config.get("on_bad_record", "error") or "error",
     )
-    if not isinstance(found.size, int) or found.size < 0:
+    if not _is_count(found.size):
         raise ConfigError(f"data.size: {found.size!r} is not a number of pixels (0: as stored)")
-    if not isinstance(found.frames, int) or found.frames < 0:
+    if not _is_count(found.frames):
         raise ConfigError(f"data.frames: {found.frames!r} is not a number of frames (0: as stored)")
-    if found.channels not in (0, 1, 3):
+    if not _is_count(found.channels) or found.channels not in (0, 1, 3):
         raise ConfigError(f"data.channels: {found.channels!r} is none of 1, 3, 0 (0: as stored)")
     if found.cache not in ("memory", "none"):
         near_name = near(str(found.cache), ("memory", "none"))
         raise ConfigError(f"data.cache: {found.cache!r} is neither 'memory' nor 'none'{near_name}")
+    if found.on_bad_record not in POLICIES:
+        near_name = near(str(found.on_bad_record), POLICIES)
+        raise ConfigError(
+            f"data.on_bad_record: {found.on_bad_record!r} is neither 'error' nor 'skip'{near_name}"
+        )
     return found
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def stored_at(config: Any) -> pathlib.Path:
+    """`data.path`, of a set that is stored.
+
+    Raises:
+      ConfigError: it is empty or no path.
+    """
+    path = config.get("path", "")
+    if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
+        raise ConfigError(f"data.path: found {path!r}, expected the folder or file of the data")
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:  # "~name" of nobody
+        raise ConfigError(f"data.path: {path}: {error}") from error
 
 
 def split_names(config: Any, split: str) -> tuple[str, ...]:
     """Names that `split` may have on disk, the likeliest first; one, where the config names it."""
     named = config.get(f"{split}_split", "")
-    return (str(named),) if named else SPLITS[split]
+    if not named:
+        return SPLITS[split]
+    if not isinstance(named, str) or set(named) & set("*?\0\\"):
+        raise ConfigError(f"data.{split}_split: found {named!r}, expected the name of a split")
+    if named.startswith("/") or ".." in named.split("/"):
+        raise ConfigError(f"data.{split}_split: found {named!r}, which leaves the data.path")
+    return (named,)
 
 
 class Source(abc.ABC):
@@ -60,7 +95,12 @@ class Source(abc.ABC):
     labels, `label` (int32). A source is picklable, may be read from several threads, and its
     cache (filled as samples are first read) stays behind when it is pickled.
 
-    A subclass implements `read`, and calls `__init__` when `read` works.
+    A record that cannot be decoded is an error that names it, `BadRecords`. With
+    `data.on_bad_record` "skip" whoever asked is to do without it, as the batches of
+    `jaxssl.data.pipeline` do, and the other samples remain.
+
+    A subclass implements `read`, and calls `__init__` when `read` works. Where it can, it says in
+    `where` in which file a sample lies.
 
     Attributes:
       name: for people, e.g. "packed_jpeg cifar10 train".
@@ -85,7 +125,10 @@ class Source(abc.ABC):
         self._num_samples = num_samples
         self._options = opts
         self._shape: tuple[int, ...] | None = None
-        first, label = self._sample(0)
+        self._labelled = False
+        self._ledger = Ledger()
+        first, label = self._first_sample()
+        self._labelled = label is not None
         self._shape = first.shape
         if opts.frames and first.shape[:-3] != (opts.frames,):
             stored = f"clips of {first.shape[0]}" if first.ndim == 4 else "images"
@@ -104,7 +147,19 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def read(self, i: int) -> tuple[Image.Image | Array, int | None]:
         """Sample i as stored, and its label: an image (PIL, or uint8 [H, W] or [H, W, C]), or the
-        frames of a clip, uint8 [T, H, W, C]."""
+        frames of a clip, uint8 [T, H, W, C]. Raises `Unreadable` where its bytes hold none."""
+
+    def where(self, i: int) -> str:
+        """Sample i for people: its file, and its place there."""
+        return f"sample {i} of {self.name}"
+
+    @property
+    def bad_records(self) -> list[str]:
+        """A line on each record met so far that could not be decoded, in the order of the samples.
+
+        Processes and threads meet what they read: each process has its own list.
+        """
+        return self._ledger.lines()
 
     @property
     def num_classes(self) -> int:
@@ -127,7 +182,12 @@ class Source(abc.ABC):
         return {**batch, "label": labels} if "label" in self.shapes else batch
 
     def gather(self, index: Array) -> tuple[Array, Array]:
-        """Images [B, ...] and labels [B] (-1: none) at `index`, decoded or from the cache."""
+        """Images [B, ...] and labels [B] (-1: none) at `index`, decoded or from the cache.
+
+        Raises:
+          BadRecords: some cannot be decoded; of those known to be bad nothing is read again.
+        """
+        self._refuse_known(index)
         cache = self._cache
         if cache is None:
             target, wanted, places = self._arrays(len(index)), index, range(len(index))
@@ -135,21 +195,57 @@ class Source(abc.ABC):
             wanted = index[~cache.filled[index]]
             target, places = cache, wanted.tolist()
         for place, i in zip(places, wanted.tolist()):
-            image, label = self._sample(i)
+            try:
+                image, label = self._sample(i)
+            except Unreadable as error:
+                self._note(i, error)
+                if self._options.on_bad_record == "error":
+                    break
+                continue  # to know all the bad ones at once
             target.images[place] = image
             target.labels[place] = -1 if label is None else label
             target.filled[place] = True  # last: another thread must not see it half written
+        self._refuse_known(index)
         if cache is None:
             return target.images, target.labels
         return target.images[index], target.labels[index]
 
+    def _first_sample(self) -> tuple[Array, int | None]:
+        """The first sample that can be decoded: the shape of all is its shape."""
+        for i in range(self._num_samples):
+            try:
+                return self._sample(i)
+            except Unreadable as error:
+                self._note(i, error)
+                if self._options.on_bad_record == "error":
+                    self._refuse_known(np.array([i]))
+        first = self.bad_records[0].removeprefix("data.path: ")
+        raise ConfigError(
+            f"data.path: {self.name} has no sample that can be decoded, of {self._num_samples}; "
+            f"{first}"
+        )
+
+    def _note(self, i: int, error: Unreadable) -> None:
+        self._ledger.add(i, f"data.path: {self.where(i)}: {error}")
+
+    def _refuse_known(self, index: Array) -> None:
+        bad = self._ledger.among(index)
+        if bad.any():
+            line = self._ledger.line(int(index[np.argmax(bad)]))
+            raise BadRecords(line, bad, skip=self._options.on_bad_record == "skip")
+
     def _sample(self, i: int) -> tuple[Array, int | None]:
         stored, label = self.read(i)
+        if label is None and self._labelled:
+            raise Unreadable("it has no label, as others have")
+        if label is not None and not 0 <= label < self.num_classes:
+            raise Unreadable(f"its label is {label}, and there are {self.num_classes} classes")
         image = fit(stored, self._options)
         if self._shape not in (None, image.shape):
             raise ConfigError(
                 f"data.size: 0 keeps images as stored, but in {self.name} sample {i} has the shape "
-                f"{image.shape} and the first {self._shape}; set data.size and data.channels"
+                f"{image.shape} and the first {self._shape}: {self.where(i)}; set data.size and "
+                "data.channels"
             )
         return image, label
 
@@ -185,7 +281,7 @@ class _Cache(NamedTuple):
 
 class ArraySource(Source):
     """Arrays in memory as a source: images uint8 [N, H, W] or [N, H, W, C], or clips
-    [N, T, H, W, C]; labels [N] or None."""
+    [N, T, H, W, C]; labels [N] or None. `place` is how messages call what they lie in."""
 
     def __init__(
         self,
@@ -194,18 +290,19 @@ class ArraySource(Source):
         labels: Array | None,
         label_names: Sequence[str] = (),
         opts: Options | None = None,
+        place: str = "",
     ):
-        if images.dtype != np.uint8 or images.ndim not in (3, 4, 5):
+        self._place = place or name
+        if images.dtype != np.uint8 or images.ndim not in (3, 4, 5) or 0 in images.shape[1:]:
             raise ConfigError(
-                f"data.path: images of {name} are {images.dtype} {list(images.shape)}, "
+                f"data.path: images of {self._place} are {images.dtype} {list(images.shape)}, "
                 "expected uint8 [N, H, W], [N, H, W, C] or [N, T, H, W, C]"
             )
+        if not len(images):
+            raise ConfigError(f"data.path: {self._place} has no samples")
         if labels is not None:
-            labels = labels.reshape(len(labels)).astype(np.int32)
-            if len(labels) != len(images):
-                raise ConfigError(
-                    f"data.path: {name} has {len(images)} images, {len(labels)} labels"
-                )
+            known = len(label_names) or None
+            labels = class_numbers(labels, f"labels of {self._place}", len(images), known)
             label_names = label_names or tuple(str(c) for c in range(int(labels.max()) + 1))
         self.images = images[..., None] if images.ndim == 3 else images
         self.labels = labels
@@ -215,6 +312,10 @@ class ArraySource(Source):
     def read(self, i: int) -> tuple[Array, int | None]:
         """Sample i as stored."""
         return self.images[i], None if self.labels is None else int(self.labels[i])
+
+    def where(self, i: int) -> str:
+        """Sample i for people: its place in the arrays."""
+        return f"sample {i} of {self._place}"
 
     def gather(self, index: Array) -> tuple[Array, Array]:
         """Images and labels at `index`, straight from the arrays where no resizing is wanted."""
@@ -241,15 +342,15 @@ class EncodedSource(Source):
 
     @abc.abstractmethod
     def encoded(self, i: int) -> tuple[bytes, int | None]:
-        """The bytes of the image file of sample i, and its label."""
+        """The bytes of the image file of sample i, and its label. Raises as `read`."""
 
     def read(self, i: int) -> tuple[Image.Image, int | None]:
-        """Sample i, opened; its pixels are decoded when they are asked for."""
-        content, label = self.encoded(i)
+        """Sample i, decoded."""
         try:
-            return Image.open(io.BytesIO(content)), label
-        except UnidentifiedImageError as error:
-            raise ConfigError(f"data.path: sample {i} of {self.name} is not an image") from error
+            content, label = self.encoded(i)
+        except OSError as error:
+            raise ConfigError(f"data.path: {self.where(i)}: {error.strerror or error}") from error
+        return decoded(content), label
 
 
 def fit(image: Image.Image | Array, opts: Options) -> Array:
@@ -265,9 +366,13 @@ def fit(image: Image.Image | Array, opts: Options) -> Array:
         done = opts.size in (0, image.shape[0]) and opts.channels in (0, channels)
         if done and (opts.size == 0 or image.shape[0] == image.shape[1]):
             return image.reshape(*image.shape[:2], channels)
-        image = Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image)
+        try:
+            image = Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image)
+        except TypeError as error:
+            found = f"it has {channels} channels"
+            raise Unreadable(f"{found}, expected 1, 3 or 4 to be resized or converted") from error
     if image.mode.startswith(("I", "F")):
-        raise ConfigError(f"data.path: an image has the mode {image.mode!r}, expected 8-bit pixels")
+        raise Unreadable(f"its pixels have the mode {image.mode!r}, expected 8-bit pixels")
     grey = image.mode in ("1", "L")
     mode = {0: "L" if grey else "RGB", 1: "L", 3: "RGB"}[opts.channels]
     image = image if image.mode == mode else image.convert(mode)

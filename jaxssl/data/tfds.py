@@ -4,10 +4,10 @@ The data must have been prepared in a format with random access (ArrayRecord); p
 one thing that needs TensorFlow.
 """
 
-import pathlib
 from typing import Any
 
-from jaxssl.data.source import EncodedSource, Options, options, split_names
+from jaxssl.data.array_record import damage_named, first_words, record_place
+from jaxssl.data.source import EncodedSource, Options, options, split_names, stored_at
 from jaxssl.errors import ConfigError, near
 
 
@@ -16,7 +16,7 @@ def open(config: Any, split: str) -> "Tfds":
     import tensorflow_datasets as tfds
 
     name = str(config.source).partition(":")[2]
-    path = pathlib.Path(config.get("path", "") or tfds.core.constants.DATA_DIR).expanduser()
+    path = stored_at({"path": config.get("path", "") or tfds.core.constants.DATA_DIR})
     remedy = f"to make it: tfds build {name} --data_dir={path} --file_format=array_record"
     if not name or not (path / name.partition(":")[0].partition("/")[0]).is_dir():
         prepared = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
@@ -24,7 +24,13 @@ def open(config: Any, split: str) -> "Tfds":
             f"data.source: no TFDS data set {name!r} in data.path={path}"
             f"{near(name, prepared)}; {remedy}"
         )
-    builder = tfds.builder(name, data_dir=str(path))
+    try:
+        builder = tfds.builder(name, data_dir=str(path))
+    except Exception as error:  # what a damaged description raises is its parser's
+        words = f"{type(error).__name__}: {first_words(error)}"
+        raise ConfigError(
+            f"data.source: {name!r} in data.path={path} cannot be opened: {words}; {remedy}"
+        ) from error
     wanted, splits = split_names(config, split), builder.info.splits
     stored = next((n for n in wanted if n.partition("[")[0] in splits), None)
     if stored is None:
@@ -43,17 +49,28 @@ def open(config: Any, split: str) -> "Tfds":
         ) from error
     labels = getattr(features["label"], "names", None) if "label" in features else None
     full_name = f"tfds {builder.info.full_name} {stored}"
-    return Tfds(records, full_name, tuple(labels or ()), options(config))
+    files = [str(file) for file in splits[stored.partition("[")[0]].filepaths]
+    return Tfds(records, full_name, tuple(labels or ()), options(config), files)
 
 
 class Tfds(EncodedSource):
-    """The records of one split; their images stay encoded until they are read."""
+    """The records of one split, which lie in `files`; images stay encoded until they are read."""
 
-    def __init__(self, records: Any, name: str, labels: tuple[str, ...], opts: Options):
-        self.records = records
+    def __init__(
+        self, records: Any, name: str, labels: tuple[str, ...], opts: Options, files: list[str]
+    ):
+        self.records, self.files = records, files
         super().__init__(name, len(records), labels, opts, None)
 
     def encoded(self, i: int) -> tuple[bytes, int | None]:
-        """The bytes and the label of sample i; a set without class names counts as unlabelled."""
-        record = self.records[i]
-        return record["image"], int(record["label"]) if self.label_names else None
+        """The bytes and the label of sample i (-1: none, as of test splits whose labels are kept
+        secret); a set without class names counts as unlabelled."""
+        with damage_named(self.files):
+            record = self.records[i]
+        label = int(record["label"]) if self.label_names else -1
+        return record["image"], None if label < 0 else label
+
+    def where(self, i: int) -> str:
+        """Sample i for people: its record, counted from 0, and the file where that is known."""
+        whole = len(self.files) == 1 or "[" not in self.name
+        return record_place(self.files, i) if whole else super().where(i)
