@@ -60,7 +60,7 @@ def load(
     config = configs.from_dict(read_json(folder / "config.json"), overrides)
     build = Program if stages.has_length(config) else stages.of_no_length
     program = build(config, _artifacts(folder, config))
-    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints = Checkpoints(folder / "checkpoints", cleanup=False)
     try:
         steps = checkpoints.steps()
         step = checkpoint if checkpoint is not None else max(steps, default=None)
