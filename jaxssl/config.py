@@ -18,7 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxssl import alarms, evals, optim, schedules
+from jaxssl import alarms, evals, nonfinite, optim, schedules
 from jaxssl.errors import ConfigError, near
 from jaxssl.evals import protocol
 
@@ -48,6 +48,8 @@ LEAST = (
     ("alarms", "every_steps", 0),
     ("alarms", "samples", 8),
     ("alarms", "patience", 1),
+    ("alarms", "limit", 0),
+    ("nonfinite", "limit", 0),
     ("checkpoint", "every_steps", 0),
     ("checkpoint", "keep", 1),
     ("report", "every_steps", 1),
@@ -55,8 +57,8 @@ LEAST = (
 )
 # What a resumed run may change: none of it moves a parameter.
 FREE_ON_RESUME = (
-    *("mesh.", "evals.", "alarms.", "checkpoint.", "report."),
-    *("data.path", "data.cache"),
+    *("mesh.", "evals.", "alarms.", "nonfinite.", "checkpoint.", "report."),
+    *("data.path", "data.cache", "data.on_bad_record"),
 )
 
 
@@ -88,6 +90,7 @@ def skeleton() -> ConfigDict:
         test_split="",
         ranges=(),  # ((first, last), ...): train on these stored positions only; () is all
         cache="memory",  # decoded images are kept, or "none"
+        on_bad_record="error",  # that cannot be decoded: ends the run; or "skip": takes another
         mean=(0.5,),  # per channel, of images in [0, 1]
         std=(0.5,),
     )
@@ -112,7 +115,13 @@ def skeleton() -> ConfigDict:
         **{name: protocol.resolve(name, {}) for name in ("knn", "linear", "fewshot", "pretext")},
     )
     config.alarms = dict(alarms.DEFAULTS)  # its fields: jaxssl.alarms
-    config.checkpoint = dict(every_steps=0, keep=2)  # 0: only at the end and when stopped
+    config.nonfinite = dict(nonfinite.DEFAULTS)  # its fields: jaxssl.nonfinite
+    config.checkpoint = dict(
+        every_steps=0,  # 0: only at the end and when stopped
+        keep=2,
+        on_failure="stop",  # of a save, as on a full disk; or "warn": go on without
+        strict=False,  # True: a damaged checkpoint ends the run; else an older one is gone on from
+    )
     config.mesh = dict(
         data=-1,  # devices per axis; -1 is all that are left
         fsdp=1,
@@ -179,6 +188,11 @@ def validate(config: ConfigDict) -> None:
             found = config[section][field]
             raise ConfigError(f"{section}.{field}: {found}; expected at least {least}")
     alarms.validate(config.alarms)
+    nonfinite.validate(config.nonfinite)
+    if config.checkpoint.on_failure not in ("stop", "warn"):
+        raise ConfigError(
+            f"checkpoint.on_failure: {config.checkpoint.on_failure!r}; expected 'stop' or 'warn'"
+        )
     if config.train.seed >= 2**32:
         raise ConfigError(f"train.seed: {config.train.seed}; expected less than 2**32")
     for field in ("mean", "std"):

@@ -7,7 +7,8 @@ The order inside a step is the same for all methods:
   3. the loss: views and masks on the device, teacher and student forward passes, the terms;
   4. gradients, then the optimizer;
   5. `extra` (batch statistics, queues, centers, ...) is swapped in;
-  6. teachers that update "after"; the step counter goes up; metrics come back as arrays.
+  6. teachers that update "after"; the step counter goes up; metrics come back as arrays;
+  7. where the loss or the gradient was not finite, all but the step counter is as it was before.
 
 A rule is a short pure program over `Ops`: a loss never updates params, a teacher never sees
 gradients, and `Teacher.read` is the only way a loss sees a teacher.
@@ -33,7 +34,22 @@ def make_step(
     """The pure function (state, batch) -> (state, metrics) that the loop compiles."""
     ops = make_ops(method, optimizers)
     rule = method.step or gradient_step()
-    return lambda state, batch: rule(ops, state, batch)
+
+    def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+        moved, metrics = rule(ops, state, batch)
+        return _moved_if_finite(state, moved, metrics), metrics
+
+    return step
+
+
+def _moved_if_finite(state: State, moved: State, metrics: Metrics) -> State:
+    """`moved`, or `state` at the next step where a loss or gradient is not finite."""
+    totals = [metrics[name] for name in ("loss", "gradient_norm") if name in metrics]
+    finite = jnp.all(jnp.isfinite(jnp.stack(totals)))
+    stayed = state.replace(step=moved.step, key=moved.key)
+    return jax.tree.map(
+        lambda new, old: new if new is old else jnp.where(finite, new, old), moved, stayed
+    )
 
 
 def make_ops(method: Method, optimizers: Mapping[str, Optimizer]) -> Ops:

@@ -2,23 +2,20 @@
 
 import contextlib
 import pathlib
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from types import FrameType
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
-from jaxssl import alarms, stages
+from jaxssl import alarms, nonfinite, rewinds, stages
 from jaxssl import config as configs
-from jaxssl.alarms.judge import Judge
-from jaxssl.alarms.readings import Reader
-from jaxssl.checkpoint import Checkpoints
+from jaxssl.alarms.judge import Alarm, Judge
+from jaxssl.alarms.readings import PREFIX, Reader
+from jaxssl.checkpoint import CheckpointNotWritten, Checkpoints
+from jaxssl.clock import Clock
 from jaxssl.errors import ConfigError
 from jaxssl.evals.features import to_host
 from jaxssl.evaluator import Evaluator, Results
@@ -27,8 +24,11 @@ from jaxssl.program import Program
 from jaxssl.report import report, startup
 from jaxssl.report.progress import Progress, screen
 from jaxssl.report.writers import MetricsWriter, read_json, read_metrics, write_json, write_summary
+from jaxssl.rewinds import Rewind
 from jaxssl.stages import Stage
 from jaxssl.state import State
+from jaxssl.stopping import StopRequest, stop_requests
+from jaxssl.workdir import claimed
 
 
 class Diverged(RuntimeError):
@@ -89,10 +89,15 @@ def run_stage(
     """
     program = program or stages.built(stage, artifacts)
     evaluator = Evaluator(program, stage.folder)
-    _claim(stage)  # only now: a config that does not fit leaves nothing behind
     folder, keep = stage.folder / "checkpoints", stage.config.checkpoint.keep
-    with _stop_requests() as stop, contextlib.closing(Checkpoints(folder, keep)) as checkpoints:
-        return _train(stage, artifacts, last, program, evaluator, checkpoints, stop)
+    # Only now: a config that does not fit leaves nothing behind.
+    with claimed(stage.folder, make=True), stop_requests() as stop:
+        _leave_config(stage)
+        try:
+            with contextlib.closing(Checkpoints(folder, keep)) as checkpoints:
+                return _train(stage, artifacts, last, program, evaluator, checkpoints, stop)
+        except CheckpointNotWritten as error:
+            raise Diverged(str(error)) from error
 
 
 def _train(
@@ -102,7 +107,7 @@ def _train(
     program: Program,
     evaluator: Evaluator,
     checkpoints: Checkpoints,
-    stop: "_StopRequest",
+    stop: StopRequest,
 ) -> Outcome:
     config, workdir = stage.config, stage.folder
     total = 0 if stage.evaluates_only else program.info.steps
@@ -114,13 +119,23 @@ def _train(
     #   1. a checkpoint in this workdir: go on from the newest, whatever else the config says;
     #   2. `init_from` of the stage: a new state with the named parts of an earlier stage;
     #   3. a new state.
-    saved = checkpoints.latest()
-    if saved is None:
-        state = stages.started(program.init(), stage, artifacts)
-    else:
-        state = checkpoints.restore(program.shapes, program.shardings)
+    # Where the run has gone back to that step, the random numbers are those of another attempt.
+    gone_back = rewinds.before(workdir)
+
+    def newest() -> tuple[State, int | None]:
+        strict = config.checkpoint.strict
+        found = checkpoints.recover(program.shapes, program.shardings, strict=strict)
+        for note in found.notes if found and main_process else ():
+            print(f"checkpoint: {note}", file=sys.stderr, flush=True)
+        if found is None:
+            return stages.started(program.init(), stage, artifacts), None
+        return found.state, found.step
+
+    state, saved = newest()
     start = int(state.step)
+    state = rewinds.other_numbers(state, rewinds.attempt(gone_back, start))
     seconds_before, rate_before = _speed_before(workdir)
+    skipped = _skipped_before(workdir, start)
 
     # ------------------------------------------------------------------ compile, start screen
     if start < total:
@@ -132,13 +147,13 @@ def _train(
     elif main_process:
         print(f"{workdir}: finished at step {start}; evaluating only", flush=True)
 
-    # ------------------------------------------------------------------ the loop
+    # ------------------------------------------------------------------ what the loop calls
     judge = Judge(config.alarms, total)
     judge.catch_up(workdir, saved)  # on every process, each from the same rows
     reader = Reader(program, evaluator.encoder, config.alarms.samples)
     reading_every = alarms.interval(config.alarms, total)
     writer = MetricsWriter(workdir, resume_step=saved, enabled=main_process)
-    clock = _Clock(seconds_before)
+    clock = Clock(seconds_before)
     results: Results = {}
     status = "running"
 
@@ -146,6 +161,9 @@ def _train(
         facts: dict[str, Any] = dict(status=status, step=now, seconds=clock.total(), evals=results)
         facts["examples_per_second"] = clock.rate(batch) or rate_before
         facts["alarms"] = [alarm.record() for alarm in judge.alarms]
+        facts["rewinds"] = [entry._asdict() for entry in gone_back]
+        facts["skipped"] = skipped
+        facts["bad_records"] = program.source.bad_records
         facts["protocols"] = evaluator.protocols()
         return write_summary(workdir, **facts, **more) if main_process else {**facts, **more}
 
@@ -163,6 +181,8 @@ def _train(
             progress.message(f"alarm: {alarm.line()}")
             if config.alarms.action == "stop":
                 raise Alarmed(alarm.line())
+            if config.alarms.action == "rewind":
+                raise Rewind("alarms", _last_healthy(alarm, reading_every), alarm.line())
 
     def read(now: int, state: State) -> None:
         with clock.paused():
@@ -172,11 +192,49 @@ def _train(
 
     def save(now: int, wait: bool = False) -> None:
         with clock.paused():
-            checkpoints.save(state, wait=wait)
+            try:
+                checkpoints.save(state, wait=wait)
+            except CheckpointNotWritten as error:
+                if config.checkpoint.on_failure == "stop" or now == total:
+                    raise
+                progress.message(f"checkpoint: {error}")
             summarise(now)
 
+    def refuse(done: int, bad: list[str]) -> None:
+        """What is done about a step whose numbers are not finite."""
+        causes = nonfinite.sources(state, next(program.batches(done - 1)))
+        line = f"step {done}: {', '.join([*causes, *bad])}"
+        action, limit = config.nonfinite.action, config.nonfinite.limit
+        if action == "rewind":
+            raise Rewind("nonfinite", done - 1, line)
+        if action == "skip" and len(skipped) < limit:
+            skipped.append(done)
+            progress.message(f"skipped: {line}")
+            return
+        beyond = f"; {limit} steps were skipped before" if action == "skip" else ""
+        raise Diverged(f"{line}{beyond}; {_last_good(checkpoints)}")
+
+    def go_back(rewind: Rewind, now: int) -> State:
+        """The state to go on from, as if nothing had been done since."""
+        nonlocal judge, skipped
+        limit = config[rewind.cause].limit
+        if sum(entry.cause == rewind.cause for entry in gone_back) >= limit:
+            line = f"{rewind.reason}; went back {limit} times before"
+            raise Diverged(f"{line}; {_last_good(checkpoints)}")
+        checkpoints.discard_after(rewind.newest)
+        for leaf in jax.tree.leaves(state):
+            leaf.delete()  # there may be no room for two
+        older, _ = newest()
+        to = int(older.step)
+        gone_back.append(rewinds.Entry(rewind.cause, now, to, rewind.reason))
+        progress.message(f"back to step {to}: {rewind.reason}")
+        writer.rewind(to)
+        judge, skipped = Judge(config.alarms, total), [s for s in skipped if s <= to]
+        judge.catch_up(workdir, to)
+        summarise(to)
+        return rewinds.other_numbers(older, rewinds.attempt(gone_back, to))
+
     with Progress(total, start, enabled=main_process) as progress, writer:
-        batches = program.batches(start) if start < total else iter(())
         pending: tuple[int, Mapping[str, jax.Array]] | None = None
 
         def settle() -> None:
@@ -187,8 +245,9 @@ def _train(
             (done, metrics), pending = pending, None
             values = {name: np.asarray(value) for name, value in metrics.items()}
             clock.step()
-            _check_finite(done, values, checkpoints)
-            if done % config.report.every_steps == 0 or done in (start + 1, total):
+            if bad := nonfinite.found(values):
+                refuse(done, bad)
+            elif done % config.report.every_steps == 0 or done in (start + 1, total):
                 rate = clock.window_rate(batch)
                 named = {f"train/{name}": value for name, value in values.items()}
                 speed = {} if rate is None else {"perf/examples_per_second": rate}
@@ -206,36 +265,44 @@ def _train(
             read(0, baseline)
             del baseline
 
+        # -------------------------------------------------------------- the loop
+        now = first = start
         try:
-            for now in range(start + 1, total + 1):
-                state, metrics = step(state, next(batches))
-                settle()  # of the step before, while the device works on this one
-                pending = now, metrics
-                reading = _due(now, reading_every) and now < total
-                evaluating = _due(now, config.evals.every_steps) and now < total
-                saving = _due(now, config.checkpoint.every_steps) and now < total
-                stopping = stop.reached(now) and now < total
-                if reading or evaluating or saving or stopping:
-                    settle()  # nothing that is not finite is ever saved
-                if reading:
-                    read(now, state)
-                if evaluating:
-                    evaluate(now)
-                if saving or stopping:
-                    save(now, wait=stopping)
-                if stopping:
-                    status = "stopped"
-                    progress.message(f"stopped at step {now}; run the same command to go on")
-                    return Outcome(state, summarise(now))
-            settle()
-        except Diverged as error:
+            while now < total:
+                batches = program.batches(first)
+                try:
+                    for now in range(first + 1, total + 1):
+                        state, metrics = step(state, next(batches))
+                        settle()  # of the step before, while the device works on this one
+                        pending = now, metrics
+                        ended = now == total
+                        reading = _due(now, reading_every) and not ended
+                        evaluating = _due(now, config.evals.every_steps) and not ended
+                        saving = _due(now, config.checkpoint.every_steps) and not ended
+                        stopping = stop.reached(now) and not ended
+                        if reading or evaluating or saving or stopping or ended:
+                            settle()  # nothing that is not finite is ever saved
+                        if reading:
+                            read(now, state)
+                        if evaluating:
+                            evaluate(now)
+                        if saving or stopping:
+                            save(now, wait=stopping)
+                        if stopping:
+                            status = "stopped"
+                            progress.message(f"stopped at step {now}; the same command goes on")
+                            return Outcome(state, summarise(now))
+                except Rewind as rewind:
+                    state, pending = go_back(rewind, now), None
+                    now = first = int(state.step)
+            if start < total or saved is None:  # what only evaluates can be read back, too
+                save(total, wait=True)
+        except (Diverged, ConfigError, CheckpointNotWritten) as error:
             status = "failed"
             summarise(now, reason=str(error))
             raise
 
         # -------------------------------------------------------------- the end
-        if start < total or saved is None:  # a stage that only evaluates can be read back, too
-            save(total, wait=True)
         evaluate(total)
         status = "finished"
         with clock.paused():
@@ -274,39 +341,29 @@ def _refuse_other_run(stage: Stage) -> None:
         )
 
 
-def _claim(stage: Stage) -> None:
+def _leave_config(stage: Stage) -> None:
     """Makes the workdir this config's own.
 
     Raises:
-      ConfigError: it cannot be made or written.
+      ConfigError: it cannot be written.
     """
     if jax.process_index() == 0:
         try:
-            stage.folder.mkdir(parents=True, exist_ok=True)
             write_json(stage.folder / "config.json", configs.to_dict(stage.config))
         except OSError as error:
             raise ConfigError(f"--workdir={stage.folder}: {error.strerror}") from error
 
 
-def _check_finite(step: int, values: Mapping[str, np.ndarray], checkpoints: Checkpoints) -> None:
-    """Stops at a loss or a gradient that is not finite, before it reaches a checkpoint.
-
-    NaN in another metric may only say that the metric does not exist in this phase.
-    """
-    totals = ("loss", "gradient_norm")
-    bad = [name for name in totals if name in values and not np.isfinite(values[name])]
-    if not bad:
-        return
-    if bad[0] == "loss":  # the term that made it so, if one did
-        terms = [name for name in values if not name.startswith(totals)]
-        bad = [name for name in terms if not np.isfinite(values[name])] + bad
-    shown = ", ".join(
-        f"{name} is {float(values[name])}" for name in dict.fromkeys((bad[0], "loss"))
-    )
-    checkpoints.wait()
+def _last_good(checkpoints: Checkpoints) -> str:
+    with contextlib.suppress(CheckpointNotWritten):  # it is not what the line is about
+        checkpoints.wait()
     last = checkpoints.latest()
-    good = "no checkpoint was written" if last is None else f"last good checkpoint: step {last}"
-    raise Diverged(f"step {step}: {shown}; {good}")
+    return "no checkpoint was written" if last is None else f"last good checkpoint: step {last}"
+
+
+def _last_healthy(alarm: Alarm, reading_every: int) -> int:
+    """The last step at which what the alarm is about was seen to be well."""
+    return alarm.since - (reading_every if alarm.metric.startswith(PREFIX) else 1)
 
 
 def _due(step: int, every: int) -> bool:
@@ -322,77 +379,8 @@ def _speed_before(workdir: pathlib.Path) -> tuple[float, float | None]:
     return float(summary["seconds"]), summary["examples_per_second"]
 
 
-class _Clock:
-    """Training time, without evaluations and checkpoints, and examples a second."""
-
-    def __init__(self, before: float):
-        self._before = before
-        self._began = self._window_began = time.perf_counter()
-        self._paused = 0.0
-        self._steps = self._window_steps = 0
-
-    def step(self) -> None:
-        if self._steps == 0:  # the first step also waits for the first batch
-            self._began = self._window_began = time.perf_counter()
-            self._paused = 0.0
-        self._steps += 1
-        self._window_steps += 1
-
-    def total(self) -> float:
-        return self._before + time.perf_counter() - self._began - self._paused
-
-    def rate(self, batch: int) -> float | None:
-        spent = time.perf_counter() - self._began - self._paused
-        return (self._steps - 1) * batch / spent if self._steps > 1 else None
-
-    def window_rate(self, batch: int) -> float | None:
-        now = time.perf_counter()
-        spent = now - self._window_began
-        # The clock starts with the first step's end: no window to speak of yet.
-        rate = self._window_steps * batch / spent if self._steps > 1 and spent > 0 else None
-        self._window_began, self._window_steps = now, 0
-        return rate
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - began
-            self._paused += spent
-            self._window_began += spent
-
-
-class _StopRequest:
-    requested = False
-
-    def reached(self, step: int) -> bool:
-        """Whether to stop after `step`: the same answer on all processes, whichever was asked.
-
-        With several, JAX's runtime takes the signal and agrees on a step, in the background.
-        """
-        if jax.process_count() > 1:
-            return bool(multihost_utils.reached_preemption_sync_point(step))
-        return self.requested
-
-
-@contextlib.contextmanager
-def _stop_requests() -> Iterator[_StopRequest]:
-    """SIGTERM asks for a checkpoint after the step under way; a second one ends at once."""
-    request = _StopRequest()
-    mine = threading.current_thread() is threading.main_thread() and jax.process_count() == 1
-    if not mine:
-        yield request
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if request.requested:
-            sys.exit(128 + number)
-        request.requested = True
-
-    old = signal.signal(signal.SIGTERM, ask)
-    try:
-        yield request
-    finally:
-        signal.signal(signal.SIGTERM, old)
+def _skipped_before(workdir: pathlib.Path, step: int) -> list[int]:
+    """The steps up to `step` that this run skipped before it was interrupted."""
+    path = workdir / "summary.json"
+    skipped = read_json(path).get("skipped", ()) if path.exists() else ()
+    return [s for s in skipped if s <= step]

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from jaxssl import config as configs
-from jaxssl import runs, stages, train, views
+from jaxssl import nonfinite, runs, stages, train, views
 from jaxssl.errors import ConfigError
 from jaxssl.naming import content_hash, named_leaves
 from jaxssl.program import Program
@@ -80,16 +80,16 @@ class Killed(Exception):
 
 def test_killed_in_the_second_stage_is_never_killed(config, tmp_path, monkeypatch):
     whole = train.run(config, tmp_path / "whole")
-    check, seen = train._check_finite, []
+    check, seen = nonfinite.found, []
 
-    def killing(*arguments):
-        seen.append(arguments)
+    def killing(values):
+        seen.append(values)
         if len(seen) == 4 + 5:
             raise Killed
-        check(*arguments)
+        return check(values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_check_finite", killing)
+        patch.setattr(nonfinite, "found", killing)
         with pytest.raises(Killed):
             train.run(config, tmp_path / "cut")
     resumed = train.run(config, tmp_path / "cut")

@@ -11,12 +11,13 @@ from typing import Any
 
 from jaxssl.errors import ConfigError, near
 
-ACTIONS = ("warn", "stop", "off")
+ACTIONS = ("warn", "stop", "rewind", "off")
 # Shorter runs are not measured unless they say how often: it would cost more than it could save.
 SHORTEST = 300
 DEFAULTS: dict[str, Any] = dict(
     every_steps=0,  # between readings; 0 is a twentieth of the run, and none below 300 steps
-    action="warn",  # or "stop": the run fails; or "off"
+    action="warn",  # "stop": the run fails; "rewind": back to before the first sign; "off"
+    limit=3,  # the most rewinds of a run; one more stops it
     samples=256,  # training samples that are measured
     patience=2,  # successive bad readings before an alarm
     # A reading is bad below this part of random init's:

@@ -50,13 +50,15 @@ class MetricsWriter:
         resume_step: int | None = None,
         enabled: bool = True,
     ) -> None:
+        self._folder = pathlib.Path(workdir)
         self._file: Any = None
         self._events: Any = None
-        if not enabled:
-            return
-        folder = pathlib.Path(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / METRICS
+        if enabled:
+            self._open(resume_step)
+
+    def _open(self, resume_step: int | None) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / METRICS
         kept = []
         if resume_step is not None and path.exists():
             kept = [line for step, line in _lines(path) if step <= resume_step]
@@ -67,7 +69,7 @@ class MetricsWriter:
         from tensorboardX import SummaryWriter
 
         self._events = SummaryWriter(
-            str(folder / "tensorboard"),
+            str(self._folder / "tensorboard"),
             purge_step=0 if resume_step is None else resume_step + 1,
             flush_secs=30,
         )
@@ -82,6 +84,12 @@ class MetricsWriter:
             # TensorBoard draws no point for a non-finite value, and its writer complains of each.
             if not isinstance(x, str):
                 self._events.add_scalar(name, x, int(step))
+
+    def rewind(self, step: int) -> None:
+        """Drops what was written after `step`, and goes on from there."""
+        if self._file is not None:
+            self.close()
+            self._open(step)
 
     def flush(self) -> None:
         """Puts everything written so far on disk."""
