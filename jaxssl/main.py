@@ -1,36 +1,49 @@
-"""Runs a config: `python -m jaxssl.main --config=experiments/lejepa.py:PRESET --workdir=DIR`."""
+"""Runs a config: `python -m jaxssl.main --config=experiments/lejepa.py:PRESET --workdir=DIR`.
 
+One of several processes of a run joins the others (see `jaxssl.processes`): by flags, by the
+variables that stand for them, or by what SLURM, Open MPI or a TPU cluster have set.
+"""
+
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 
-import jax
-
-from jaxssl import cli, train
+from jaxssl import cli, processes, train
 from jaxssl import config as configs
 from jaxssl.errors import ConfigError
 
-USAGE = "python -m jaxssl.main --config=FILE[:PRESET] --workdir=DIR [--config.any.key=value ...]"
+USAGE = (
+    "python -m jaxssl.main --config=FILE[:PRESET] --workdir=DIR "
+    "[--coordinator=HOST:PORT --processes=N --process=I | --cluster=tpu|slurm|...] "
+    "[--heartbeat=SECONDS] [--join_timeout=SECONDS] [--config.any.key=value ...]"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done or stopped by SIGTERM, 1 not finite or an alarm, 2 bad input."""
+    """The exit code.
+
+    0 done, or stopped by SIGTERM; 1 not finite or an alarm; 2 bad input, or the other processes
+    were not reached; 3 another process of the run died or failed. After 0 by SIGTERM, 3, and any
+    kill, the same command goes on from the last checkpoint.
+    """
     try:
-        spec, workdir, overrides = parse(sys.argv[1:] if argv is None else argv)
-        config = configs.load(spec, overrides)
-        join_processes()
-        train.run(config, workdir)
+        flags, overrides = parse(sys.argv[1:] if argv is None else argv)
+        how = processes.settings(vars(flags), os.environ)
+        config = configs.load(flags.config, overrides)
+        with processes.joined(how):
+            train.run(config, flags.workdir)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return processes.leave(2)
     except train.Diverged as error:
         print(f"stopped: {error}", file=sys.stderr)
-        return 1
+        return processes.leave(1)
     return 0
 
 
-def parse(argv: Sequence[str]) -> tuple[str, str, list[str]]:
-    """(config spec, workdir, overrides) from the command line.
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """(flags, config overrides) from the command line.
 
     Raises:
       ConfigError: a flag is missing or unknown.
@@ -38,23 +51,12 @@ def parse(argv: Sequence[str]) -> tuple[str, str, list[str]]:
     parser = cli.Parser(prog="jaxssl.main", usage=USAGE)
     parser.add_argument("--config", help="a config file, and a preset of it after a colon")
     parser.add_argument("--workdir", help="everything the run writes; run again to go on")
+    processes.add_flags(parser)
     flags, overrides = parser.parse(argv)
     for name in ("config", "workdir"):
         if not getattr(flags, name):
             raise ConfigError(f"--{name}: missing; usage: {USAGE}")
-    return flags.config, flags.workdir, overrides
-
-
-def join_processes() -> None:
-    """Joins the other processes of the run, where JAX_COORDINATOR_ADDRESS says that there are any.
-
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID say how many there are, and which this is.
-    """
-    if "JAX_COORDINATOR_ADDRESS" in os.environ and not jax.distributed.is_initialized():
-        count, index = (os.environ.get(f"JAX_{n}") for n in ("NUM_PROCESSES", "PROCESS_ID"))
-        jax.distributed.initialize(
-            num_processes=int(count) if count else None, process_id=int(index) if index else None
-        )
+    return flags, overrides
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-def two_processes(folder, workdir, *overrides):
-    """The run as two processes with four devices each."""
+def two_processes(folder, workdir, *overrides, devices=4, **environment):
+    """The run as two processes with `devices` each."""
     port = free_port()
     return [
         tiny.start(
@@ -30,7 +30,8 @@ def two_processes(folder, workdir, *overrides):
             JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
             JAX_NUM_PROCESSES="2",
             JAX_PROCESS_ID=str(i),
-            JAX_NUM_CPU_DEVICES="4",
+            JAX_NUM_CPU_DEVICES=str(devices),
+            **environment,
         )
         for i in range(2)
     ]
@@ -92,3 +93,29 @@ def test_sigterm_to_one_process_stops_both_at_one_step(tmp_path):
     assert summary["status"] == "stopped"
     saved = [int(path.name) for path in (tmp_path / "work" / "checkpoints").iterdir()]
     assert saved == [summary["step"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_death_of_one_process_ends_the_other_and_both_go_on(tmp_path, victim):
+    """About two minutes each: pytest -m slow tests/test_processes.py."""
+    steps = ("train.steps=400", "checkpoint.every_steps=7")
+    for process in two_processes(tmp_path, "whole", *steps, devices=1):
+        tiny.finish(process)
+    pair = two_processes(tmp_path, "work", *steps, devices=1, JAXSSL_HEARTBEAT="5")
+    work, deadline = tmp_path / "work", time.monotonic() + 400
+    while not ((work / "metrics.jsonl").exists() and len(tiny.rows(work)) > 40):
+        assert time.monotonic() < deadline and pair[victim].poll() is None
+        time.sleep(0.01)
+    pair[victim].kill()
+    _, shown = tiny.finish(pair[1 - victim], code=3, seconds=60)
+    tiny.finish(pair[victim], code=-signal.SIGKILL)
+    lines = [line for line in shown.splitlines() if line.startswith("stopped: ")]
+    assert len(lines) == 1 and lines[0].startswith(f"stopped: process {victim} of 2 died")
+    assert "Check failure" not in shown and "Traceback" not in shown
+    assert 40 <= max(tiny.rows(work)) < 400
+    for process in two_processes(tmp_path, "work", *steps, devices=1):
+        tiny.finish(process)
+    assert tiny.rows(work) == tiny.rows(tmp_path / "whole")
+    found, expected = tiny.summary(work), tiny.summary(tmp_path / "whole")
+    assert found["evals"] == expected["evals"] and found["artifact"] == expected["artifact"]

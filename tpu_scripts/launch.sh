@@ -1,44 +1,28 @@
 #!/usr/bin/env bash
-# Runs jaxssl.main on every worker of a Cloud TPU VM, from the commit that is checked out here.
+# Starts jaxssl.main on every worker of a Cloud TPU VM that setup.sh has prepared: one run.
 #
 #   tpu_scripts/launch.sh [--dry-run] NAME ZONE -- --config=FILE:PRESET --workdir=DIR ...
+#   tpu_scripts/launch.sh my-pod us-east5-b -- --config=experiments/lejepa.py:imagenet1k_vit_s16 --workdir=/mnt/runs/s16
 #
-# DIR must be on storage that all workers mount (checkpoints are written by all of them together).
-# The same command again goes on from the last checkpoint. --dry-run prints the commands instead of
-# running them. PYTHON names the workers' interpreter, 3.11 or newer (default: python3).
-set -euo pipefail
+# The run goes on when this returns, and when the connection breaks; each worker writes
+# ~/jaxssl.log, which status.sh shows. DIR must be on storage that all workers mount (checkpoints
+# are written by all of them together). The same command again goes on from the last checkpoint, and
+# starts nothing on a worker where the run is under way.
+USAGE="[--dry-run] NAME ZONE -- ARGUMENTS OF jaxssl.main"
+# shellcheck source=tpu_scripts/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-usage() { echo "usage: ${0##*/} [--dry-run] NAME ZONE -- ARGUMENTS OF jaxssl.main" >&2; exit 2; }
-dry=
+dry=''
 [[ ${1-} == --dry-run ]] && { dry=1; shift; }
 [[ $# -ge 4 && $1 != -* && $2 != -* && $3 == -- ]] || usage
 name=$1 zone=$2
 shift 3
 
-quote() { # one word for a shell, quoted only where it must be
-  if [[ $1 =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then printf %s "$1"; else
-    printf "'%s'" "${1//\'/\'\\\'\'}"
-  fi
-}
+# JAX asks the TPU itself who the workers are: --cluster=tpu. The run holds the lock while it lives.
+run=".venv/bin/python -m jaxssl.main --cluster=tpu$(words "$@")"
+remote="{ test -x jaxssl/.venv/bin/python || { echo 'not set up: tpu_scripts/setup.sh'; exit 1; }; }"
+remote+=" && { flock -n jaxssl.lock true || { echo 'under way already'; exit 0; }; }"
+remote+=" && cd jaxssl && { nohup flock -n ../jaxssl.lock $run >>../jaxssl.log 2>&1 </dev/null & }"
+remote+=" && echo started"
 
-arguments=
-for word in "$@"; do arguments+=" $(quote "$word")"; done
-where="--zone=$(quote "$zone") --worker=all"
-vm="gcloud compute tpus tpu-vm"
-remote="mkdir -p jaxssl && tar -xzf jaxssl.tar.gz -C jaxssl && cd jaxssl"
-remote+=" && { test -x .venv/bin/python || ${PYTHON:-python3} -m venv .venv; }"
-remote+=" && .venv/bin/pip install -q -e '.[tpu]' && .venv/bin/python -m jaxssl.main$arguments"
-
-# What is printed is what is run: one text. The coordinator is the first worker.
-commands="archive=\$(mktemp -d)/jaxssl.tar.gz
-git archive --format=tar.gz --output=\"\$archive\" HEAD
-$vm scp \"\$archive\" $(quote "$name"):jaxssl.tar.gz $where
-address=\$($vm describe $(quote "$name") --zone=$(quote "$zone") --format='value(networkEndpoints[0].ipAddress)')
-$vm ssh $(quote "$name") $where --command=\"export JAX_COORDINATOR_ADDRESS=\$address:8476; \"$(quote "$remote")"
-
-if [[ $dry ]]; then
-  printf '%s\n' "$commands"
-else
-  cd "$(dirname "${BASH_SOURCE[0]}")/.."
-  bash -euo pipefail -c "$commands"
-fi
+perform "$dry" "$(on_workers "$name" "$zone" "$remote")"
