@@ -26,6 +26,7 @@ class Program:
       config: from `jaxssl.config.load`.
       artifacts: what earlier stages left, by stage name: {"params": ..., "extra": ...}.
       devices: default all.
+      source: the training split, where it is not to be opened from `config.data`.
 
     Attributes:
       source: the training split.
@@ -42,11 +43,12 @@ class Program:
         config: Any,
         artifacts: Mapping[str, PyTree] | None = None,
         devices: Sequence[jax.Device] | None = None,
+        source: Any = None,
     ):
         self.config = config
         batch = config.train.global_batch
         self.mesh = sharding.make_mesh(config.mesh, batch, devices)
-        self.source = data.load(config.data, "train")
+        self.source = data.load(config.data, "train") if source is None else source
         if batch > len(self.source):
             raise ConfigError(
                 f"train.global_batch: {batch} is more than the {len(self.source)} samples of "
