@@ -13,12 +13,26 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxssl.errors import ConfigError
+from jaxssl.errors import ConfigError, near
 from jaxssl.naming import path_name
 
 PyTree = Any
 AXES = ("data", "fsdp", "model")
 BATCH_AXES = ("data", "fsdp")
+
+TENSOR_PARALLEL = (
+    (r"(^|/)(attention/qkv|ffn/(up|gate_up))/(kernel|bias)$", "columns"),
+    (r"(^|/)(attention/out|ffn/down)/kernel$", "rows"),
+)
+"""Rules for transformer blocks, wherever they are: heads and hidden units over the axis `model`.
+
+Shoeybi et al. 2019, "Megatron-LM", arXiv:1909.08053: the matrix into a branch by columns and the
+one out of it by rows, so that a branch needs one sum over `model`. In `mesh.rules` it is named:
+`rules=("tensor_parallel", (".*", "fsdp"))`.
+"""
+
+RULE_SETS = {"tensor_parallel": TENSOR_PARALLEL}
+NAMED_RULES = ("replicate", "fsdp", "columns", "rows")
 
 
 def make_mesh(mesh: Any, global_batch: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -59,15 +73,22 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharded(tree: PyTree) -> PyTree:
-    """Keeps [B, ...] arrays inside a jitted program split over the mesh in use.
+    """Keeps [B, ...] arrays inside a jitted program split by sample over the mesh in use.
 
     Without it the partitioner may prefer to split features when params are split, which moves
-    activations instead of the smaller params.
+    activations instead of the smaller params. Of the other axes it says nothing: they may be split
+    over `model`. A batch that the mesh does not divide (an example's) stays as it is.
     """
-    if jax.sharding.get_abstract_mesh().empty:
-        return tree
-    spec = PartitionSpec(BATCH_AXES)
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
+    mesh = jax.sharding.get_abstract_mesh()
+    shares = 0 if mesh.empty else math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+    def split(x: jax.Array) -> jax.Array:
+        if not shares or x.shape[0] % shares:
+            return x
+        free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+        return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, *free))
+
+    return jax.tree.map(split, tree)
 
 
 def replicated(tree: PyTree) -> PyTree:
@@ -88,12 +109,15 @@ def state_shardings(mesh: Mesh, shapes: PyTree, config: Any) -> PyTree:
       shapes: the state as `jax.eval_shape` gives it.
       config: fields `rules`, an ordered list of (regex over the leaf's path, rule), first match
         wins, and `min_shard_elements`. A rule is "replicate"; "fsdp", the largest axis that the
-        size of the mesh axis `fsdp` divides; or a tuple of mesh axis names or None, one an axis.
+        size of the mesh axis `fsdp` divides; "columns" or "rows", the last axis or the last but
+        one over `model`, and of the other axes one over `fsdp` as by that rule; or a tuple of mesh
+        axis names or None, one an axis. The name of a rule set, "tensor_parallel", stands for its
+        rules.
 
     Raises:
       ConfigError: an unknown rule, or one that does not fit its leaf.
     """
-    rules = [_rule(entry) for entry in config.rules]
+    rules = [_rule(entry) for given in config.rules for entry in _entries(given)]
 
     def sharding(path: Any, leaf: Any) -> NamedSharding:
         name = path_name(path)
@@ -103,35 +127,69 @@ def state_shardings(mesh: Mesh, shapes: PyTree, config: Any) -> PyTree:
     return jax.tree_util.tree_map_with_path(sharding, shapes)
 
 
+def _entries(given: Any) -> Sequence[Any]:
+    """The rules that an entry of `mesh.rules` stands for."""
+    if not isinstance(given, str):
+        return (given,)
+    if given not in RULE_SETS:
+        raise ConfigError(
+            f"mesh.rules: {given!r}; expected (regex, rule) or a rule set{near(given, RULE_SETS)}"
+        )
+    return RULE_SETS[given]
+
+
 def _rule(entry: Any) -> tuple[re.Pattern[str], Any]:
     """A compiled (regex, rule), whose rule is a name or a tuple."""
     try:
         pattern, rule = entry
         if not isinstance(rule, str | tuple | list):
             raise TypeError(f"{rule!r} is no rule")
+        if isinstance(rule, str) and rule not in NAMED_RULES:
+            raise TypeError(f"{rule!r} is no rule{near(rule, NAMED_RULES)}")
         return re.compile(pattern), rule
     except (TypeError, ValueError, re.error) as error:
+        names = ", ".join(map(repr, NAMED_RULES))
         raise ConfigError(
-            f"mesh.rules: {entry!r}; expected (regex, 'replicate', 'fsdp' or a tuple of axes): "
-            f"{error}"
+            f"mesh.rules: {entry!r}; expected (regex, {names} or a tuple of axes): {error}"
         ) from None
 
 
 def _spec(mesh: Mesh, name: str, shape: tuple[int, ...], rule: Any, smallest: int) -> PartitionSpec:
     if rule == "replicate":
         return PartitionSpec()
-    if rule == "fsdp":
-        size = mesh.shape["fsdp"]
-        fits = [i for i, n in enumerate(shape) if n % size == 0]
-        if size == 1 or not fits or math.prod(shape) < smallest:
-            return PartitionSpec()
-        axis = max(fits, key=lambda i: shape[i])
-        return PartitionSpec(*[None] * axis, "fsdp")
     if isinstance(rule, str):
-        raise ConfigError(f"mesh.rules: {rule!r}; expected 'replicate', 'fsdp' or a tuple of axes")
+        axes: list[str | None] = [None] * len(shape)
+        if rule != "fsdp" and mesh.shape["model"] > 1:
+            split = len(shape) - (1 if rule == "columns" else 2)
+            if split >= 0:  # else a rule for matrices meets a moment's scalar
+                _check_fit(mesh, name, shape, split, "model", rule)
+                axes[split] = "model"
+        _add_fsdp(mesh, shape, axes, smallest)
+        return PartitionSpec(*axes[: max((i + 1 for i, a in enumerate(axes) if a), default=0)])
     if len(rule) > len(shape):
         return PartitionSpec()  # a rule for matrices meets a moment's scalar
-    for n, axis in zip(shape, rule):
-        if axis is not None and (axis not in AXES or n % mesh.shape[axis]):
-            raise ConfigError(f"mesh.rules: {tuple(rule)} does not fit {name} of shape {shape}")
+    for i, axis in enumerate(rule):
+        if axis is not None:
+            _check_fit(mesh, name, shape, i, axis, tuple(rule))
     return PartitionSpec(*rule)
+
+
+def _add_fsdp(mesh: Mesh, shape: tuple[int, ...], axes: list[str | None], smallest: int) -> None:
+    """Gives the largest free axis that `fsdp` divides to it, in a leaf that is large enough."""
+    size = mesh.shape["fsdp"]
+    fits = [i for i, n in enumerate(shape) if axes[i] is None and n % size == 0]
+    if size > 1 and fits and math.prod(shape) >= smallest:
+        axes[max(fits, key=lambda i: shape[i])] = "fsdp"
+
+
+def _check_fit(mesh: Mesh, name: str, shape: tuple[int, ...], i: int, axis: str, rule: Any) -> None:
+    if axis not in AXES:
+        raise ConfigError(
+            f"mesh.rules: {rule!r} does not fit {name} of shape {shape}: no mesh axis "
+            f"{axis!r}{near(str(axis), AXES)}"
+        )
+    if shape[i] % mesh.shape[axis]:
+        raise ConfigError(
+            f"mesh.rules: {rule!r} does not fit {name} of shape {shape}: "
+            f"mesh.{axis}={mesh.shape[axis]} does not divide {shape[i]}"
+        )

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,8 @@ import numpy as np
 import pytest
 
 import experiments
-from jaxssl import optim, stages, train
+from jaxssl import nonfinite, optim, stages, train
+from jaxssl.bench.small import followed, in_microbatches, on_host, smooth, trajectory
 from jaxssl.checkpoint import Checkpoints
 from jaxssl.data import em_volume, moving_digits, stacked_digits
 from jaxssl.errors import ConfigError
@@ -36,76 +36,11 @@ EVERY = [
 ]
 
 
-def trajectory(program, state, batches, steps):
-    """(metrics of each step, last state), on the host."""
-    log = []
-    for _ in range(steps):
-        state, metrics = program.step(state, next(batches))
-        log.append({k: float(v) for k, v in metrics.items()})
-    return log, on_host(state)
-
-
 def metrics_of(config, devices, steps=STEPS):
     """(initial state, metrics of each step, last state), on the host."""
     program = Program(config, devices=jax.devices()[:devices])
     state = program.init()
     return on_host(state), *trajectory(program, state, program.batches(0), steps)
-
-
-def on_host(state):
-    raw = state.replace(key=jax.random.key_data(state.key))
-    return {name: np.array(leaf) for name, leaf in named_leaves(raw).items()}
-
-
-def smooth(name, **changes):
-    """The small config with views that compile fast, and plain gradient descent.
-
-    Adam divides by the gradient's own size: where that is rounding, its step is rounding's sign.
-    """
-    descent = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.01, "optimizer.clip_norm": 1.0}
-    config = experiments.small(name, **descent | changes)
-    return experiments.in_every_stage(config, plain_views)
-
-
-def plain_views(config):
-    """Views of the same number and size with a little noise and nothing else."""
-    kept = ("count", "size", "turns", "tiles", "low_frequency")
-    groups = {group: view.to_dict() for group, view in config.views.items()}
-    plain = {group: {k: v for k, v in view.items() if k in kept} for group, view in groups.items()}
-    return {"views": {group: view | dict(noise=dict(sigma=0.1)) for group, view in plain.items()}}
-
-
-class Followed(NamedTuple):
-    """A program, the stage that it is of, and what earlier stages left."""
-
-    program: Program
-    stage: stages.Stage
-    left: dict
-
-    def init(self):
-        """The state that the stage begins with."""
-        return stages.started(self.program.init(), self.stage, self.left)
-
-
-def followed(config, devices=1):
-    """The program of a config; of one with stages, of the last that trains.
-
-    What earlier stages leave is what they began with, moved at random in place of training: a
-    student that starts where its teacher is would have errors of rounding alone.
-    """
-    plan, left = experiments.plan(config), {}
-    *earlier, last = [stage for stage in plan if not stage.evaluates_only]
-    for stage in earlier:
-        first = Followed(stages.built(stage, left), stage, left).init()
-        of_any_device = jax.tree.map(jnp.asarray, jax.device_get(stages.artifact(first)))
-        moved = moved_at_random(of_any_device["params"], len(left))
-        left = {**left, stage.name: {**of_any_device, "params": moved}}
-    return Followed(Program(last.config, left, jax.devices()[:devices]), last, left)
-
-
-def moved_at_random(params, seed):
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: x + 0.05 * rng.standard_normal(x.shape, np.float32), params)
 
 
 # Of one experiment at a time: compiled programs are large.
@@ -120,13 +55,6 @@ def on_one_device(name):
     run = one_device(name)
     state = run.init()
     return on_host(state), *trajectory(run.program, state, run.program.batches(0), STEPS)
-
-
-def in_microbatches(config):
-    """The config in four microbatches; as it is where a batch norm is in the way."""
-    if experiments.without_batch_norm(config) != config:
-        return config
-    return experiments.in_every_stage(config, lambda config: {"train.microbatches": 4})
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -249,15 +177,16 @@ def run(config, workdir, kill_at=None, monkeypatch=None):
     """Runs a config to its end, or to a kill after the metrics of step `kill_at` are read."""
     if kill_at is None:
         return train.run(config, workdir)
-    check = train._check_finite
+    check, read = nonfinite.found, []
 
-    def killing(step, *rest):
-        if step == kill_at:
+    def killing(values):
+        read.append(values)
+        if len(read) == kill_at:
             raise Killed
-        check(step, *rest)
+        return check(values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_check_finite", killing)
+        patch.setattr(nonfinite, "found", killing)
         with pytest.raises(Killed):
             train.run(config, workdir)
 

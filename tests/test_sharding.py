@@ -1,5 +1,7 @@
 """The mesh, the rules, and that what belongs together is split alike."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,9 @@ import tiny
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
+from jaxssl import config as configs
 from jaxssl import sharding
+from jaxssl.bench import small
 from jaxssl.errors import ConfigError
 from jaxssl.naming import named_leaves
 from jaxssl.program import Program
@@ -91,12 +95,15 @@ def test_the_first_rule_that_matches_wins():
 @pytest.mark.parametrize(
     "rule, line",
     [
-        ((".*", "fsd"), "'fsd'; expected 'replicate', 'fsdp' or a tuple"),
-        ((".*", ("modle",)), "does not fit a of shape"),
-        ((".*", (None, "fsdp")), "does not fit a of shape"),  # 4 does not divide 6
+        ((".*", "fsd"), "'fsd' is no rule; did you mean 'fsdp'"),
+        ((".*", ("modle",)), "does not fit a of shape .* did you mean 'model'"),
+        (
+            (".*", (None, "fsdp")),
+            r"does not fit a of shape \(8, 6\): mesh.fsdp=4 does not divide 6",
+        ),
         (("[", "fsdp"), "regex"),
         ((".*", 3), "3 is no rule"),
-        ("fsdp", "'fsdp'; expected"),
+        ("tensor_paralel", "'tensor_paralel'; expected .* did you mean 'tensor_parallel'"),
     ],
 )
 def test_rules_that_do_not_fit(rule, line):
@@ -149,3 +156,155 @@ def test_moments_and_teachers_are_split_like_their_params(tmp_path):
         if leaf.ndim == 2:
             for array in (leaf, named_leaves(teacher)[name]):
                 assert {s.data.size for s in array.addressable_shards} == {leaf.size // 4}
+
+
+def vit(folder, *, teacher=False, **changes):
+    """The tiny config with a ViT: LeJEPA, or DINO with its EMA teacher."""
+    config = tiny.load(folder, **{"optimizer.name": "sgd", **changes})
+    with config.unlocked():
+        config.encoder = dict(
+            name="vit", width=32, depth=2, heads=4, patch=4, image_size=8, pool="mean", scan=teacher
+        )
+        config.student.projector = dict(name="mlp", widths=(16, 8), norm="layer")
+        if teacher:
+            config.student.prototypes = dict(
+                name="prototypes", count=16, weight_norm=True, reads="projection", output="scores"
+            )
+            config.teachers.ema = dict(
+                rule="ema", follows=("encoder", "projector", "prototypes"), decay=0.9
+            )
+            config.losses = dict(
+                dino=dict(
+                    fn="dino",
+                    student="scores",
+                    teacher="ema/scores",
+                    pairs="all",
+                    center=dict(memory="center", momentum=0.9),
+                    student_temperature=0.1,
+                    teacher_temperature=0.04,
+                )
+            )
+    return config
+
+
+TENSOR = {
+    "mesh.data": 2,
+    "mesh.fsdp": 2,
+    "mesh.model": 2,
+    "mesh.rules": ("tensor_parallel", (".*", "fsdp")),
+}
+
+
+def test_the_rule_set_is_one_override(tmp_path):
+    text = "--config.mesh.rules=('tensor_parallel', ('.*', 'fsdp'))"
+    assert configs.load(str(tiny.write(tmp_path)), [text]).mesh.rules == TENSOR["mesh.rules"]
+
+
+def test_columns_then_rows_and_the_rest_over_fsdp():
+    block = "encoder/transformer/block0/"
+    shapes = {
+        block + "attention/qkv/kernel": (8, 24),
+        block + "attention/qkv/bias": (24,),
+        block + "attention/out/kernel": (8, 8),
+        block + "attention/out/bias": (8,),
+        block + "ffn/up/kernel": (8, 32),
+        block + "ffn/gate_up/kernel": (8, 48),
+        block + "ffn/down/kernel": (32, 8),
+        "encoder/transformer/blocks/ffn/down/kernel": (3, 32, 8),
+        "encoder/transformer/blocks/ffn/up/kernel": (3, 8, 32),
+        "projector/linear0/kernel": (8, 16),
+    }
+    found = specs(shapes, *TENSOR["mesh.rules"], fsdp=2, model=2)
+    assert found == {
+        block + "attention/qkv/kernel": PartitionSpec("fsdp", "model"),
+        block + "attention/qkv/bias": PartitionSpec("model"),
+        block + "attention/out/kernel": PartitionSpec("model", "fsdp"),
+        block + "attention/out/bias": PartitionSpec("fsdp"),
+        block + "ffn/up/kernel": PartitionSpec("fsdp", "model"),
+        block + "ffn/gate_up/kernel": PartitionSpec("fsdp", "model"),
+        block + "ffn/down/kernel": PartitionSpec("model", "fsdp"),
+        "encoder/transformer/blocks/ffn/down/kernel": PartitionSpec(None, "model", "fsdp"),
+        "encoder/transformer/blocks/ffn/up/kernel": PartitionSpec(None, "fsdp", "model"),
+        "projector/linear0/kernel": PartitionSpec(None, "fsdp"),
+    }
+    # Without an axis to split over they are the rules of fsdp.
+    alone = specs(shapes, *TENSOR["mesh.rules"], fsdp=2)
+    assert alone == specs(shapes, (".*", "fsdp"), fsdp=2)
+
+
+def test_a_width_that_the_axis_does_not_divide():
+    shapes = {"encoder/block0/ffn/up/kernel": (8, 30)}
+    line = r"'columns' does not fit encoder/.*: mesh.model=4 does not divide 30"
+    with pytest.raises(ConfigError, match=line):
+        specs(shapes, "tensor_parallel", fsdp=2, model=4)
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_tensor_parallel_is_one_device(tmp_path, teacher):
+    one = Program(vit(tmp_path, teacher=teacher), devices=jax.devices()[:1])
+    many = Program(vit(tmp_path, teacher=teacher, **TENSOR))
+    found = {name: s.spec for name, s in named_leaves(many.shardings).items()}
+    split = [name for name in found if name.endswith("/qkv/kernel")]
+    assert len(split) >= 2 and all(found[n][-2:] == ("fsdp", "model") for n in split)
+    assert any(n.startswith("teachers/") for n in split) == teacher
+    begun = one.init()
+    copy = jax.device_put(jax.tree.map(jnp.copy, begun), many.shardings)
+    (log, last), (log_many, last_many) = (
+        small.trajectory(program, state, program.batches(0), 3)
+        for program, state in ((one, begun), (many, copy))
+    )
+    for row, other in zip(log, log_many, strict=True):
+        assert other == pytest.approx(row, rel=1e-5, abs=1e-7)
+    for name, leaf in last.items():
+        if name.startswith(("params/", "teachers/", "extra/")):
+            close = 1e-5 * np.abs(leaf).max() + 1e-7
+            np.testing.assert_allclose(last_many[name], leaf, atol=close, err_msg=name)
+
+
+def test_the_sums_of_a_split_block_are_all_that_its_devices_exchange(tmp_path):
+    """Of a forward and a backward pass: a sum for each branch; no hidden unit is gathered.
+
+    The columns of queries, keys and values, in this order, are not those of whole heads, so these
+    alone are gathered; kernels never are.
+    """
+    alone = {**TENSOR, "mesh.fsdp": 1, "mesh.rules": ("tensor_parallel",)}
+    text = Program(vit(tmp_path, **alone), devices=jax.devices()[:4]).step.as_text()
+    gathered = re.findall(r"= \S*? ?all-gather(?:-start)?\(.*?op_name=\"([^\"]*)\"", text)
+    assert gathered and all("/attention/" in name for name in gathered), gathered
+    sums = re.findall(r"all-reduce(?:-start)?\(.*?op_name=\"([^\"]*)\"", text)
+    for i in range(2):
+        for layer in ("attention/out", "ffn/down", "ffn/up", "attention/qkv"):
+            assert any(f"block{i}/{layer}/dot_general" in name for name in sums), (i, layer)
+    assert not re.search(r"all-gather(?:-start)?\([^)]*parameter", text)
+
+
+def test_a_queue_may_be_split(tmp_path):
+    def config(**changes):
+        config = tiny.load(tmp_path, **{"optimizer.name": "sgd", **changes})
+        with config.unlocked():
+            config.teachers.ema = dict(rule="ema", decay=0.9)
+            config.losses = dict(
+                contrast=dict(
+                    fn="info_nce_queue",
+                    student="projection",
+                    teacher="ema/projection",
+                    pairs="cross",
+                    queue=dict(memory="queue", size=128, layout="columns"),
+                    temperature=0.2,
+                )
+            )
+        return config
+
+    rules = ((r"^extra/.*rows$", (None, "fsdp")), (".*", "fsdp"))
+    one = Program(config(), devices=jax.devices()[:1])
+    many = Program(config(**{"mesh.fsdp": 4, "mesh.rules": rules}))
+    begun = one.init()
+    state = jax.device_put(jax.tree.map(jnp.copy, begun), many.shardings)
+    (queue,) = [x for n, x in named_leaves(state.extra).items() if n.endswith("rows")]
+    assert {s.data.size for s in queue.addressable_shards} == {queue.size // 4}
+    log, last = small.trajectory(one, begun, one.batches(0), 3)
+    log_many, last_many = small.trajectory(many, state, many.batches(0), 3)
+    for row, other in zip(log, log_many, strict=True):
+        assert other == pytest.approx(row, rel=1e-5, abs=1e-7)
+    (name,) = [n for n in last if n.startswith("extra/") and n.endswith("rows")]
+    np.testing.assert_allclose(last_many[name], last[name], atol=1e-5)

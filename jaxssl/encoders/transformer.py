@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from jaxssl.by_name import check_choice
+from jaxssl.sharding import batch_sharded
 
 FFNS = ("mlp", "swiglu")
 ATTENTIONS = ("einsum", "fused")
@@ -54,6 +55,7 @@ class Attention(nn.Module):
             dtype=self.dtype,
             name="qkv",
         )(x)
+        qkv = batch_sharded(qkv)
         q, k, v = rearrange(qkv, "b t (n h d) -> n b t h d", n=3, h=self.heads)
         weights = None
         if self.implementation == "fused" and not self.weights:
@@ -63,7 +65,7 @@ class Attention(nn.Module):
             softmax = jax.nn.softmax(logits * q.shape[-1] ** -0.5)
             y = jnp.einsum("bhts,bshd->bthd", softmax.astype(self.dtype), v)
             weights = softmax if self.weights else None
-        y = rearrange(y, "b t h d -> b t (h d)")
+        y = batch_sharded(rearrange(y, "b t h d -> b t (h d)"))
         out = nn.Dense(width, kernel_init=_kernel_init, dtype=self.dtype, name="out")(y)
         return out, weights
 
@@ -96,10 +98,10 @@ class FeedForward(nn.Module):
 
         if self.kind == "swiglu":
             hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
-            gate, value = jnp.split(dense(2 * hidden, "gate_up")(x), 2, axis=-1)
+            gate, value = jnp.split(batch_sharded(dense(2 * hidden, "gate_up")(x)), 2, axis=-1)
             y = nn.silu(gate) * value
         else:
-            y = nn.gelu(dense(hidden, "up")(x), approximate=False)
+            y = nn.gelu(batch_sharded(dense(hidden, "up")(x)), approximate=False)
         return dense(width, "down")(y)
 
 
@@ -125,12 +127,13 @@ class Block(nn.Module):
         attention = Attention(
             self.heads, self.qkv_bias, self.attention, self.weights, self.dtype, name="attention"
         )
-        y, weights = attention(layer_norm(self.dtype, "norm1")(x))
-        x = x + self._scaled(y, keep, "scale1")
+        # Split by sample between all matrix products: what moves under FSDP is then the params.
+        y, weights = attention(batch_sharded(layer_norm(self.dtype, "norm1")(x)))
+        x = x + self._scaled(batch_sharded(y), keep, "scale1")
         y = FeedForward(self.ffn, self.mlp_ratio, self.dtype, name="ffn")(
-            layer_norm(self.dtype, "norm2")(x)
+            batch_sharded(layer_norm(self.dtype, "norm2")(x))
         )
-        return x + self._scaled(y, keep, "scale2"), weights
+        return batch_sharded(x + self._scaled(batch_sharded(y), keep, "scale2")), weights
 
     def _scaled(self, y: jax.Array, keep: jax.Array | None, name: str) -> jax.Array:
         if self.layer_scale:
