@@ -90,7 +90,7 @@ def test_batch_norms_give_way_to_norms_of_one_sample():
 
 
 def test_every_benchmark_writes_its_fields(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bench, "benchmarks", lambda: ["input", "loop", "step", "views"])
+    monkeypatch.setattr(bench, "benchmarks", lambda: ["input", "loop", "profile", "step", "views"])
     path = tmp_path / "results.json"
     flags = ["--steps=3", "--repeats=2", f"--json={path}"]
     assert bench.main([CONFIG, *TINY, *flags]) == 0
@@ -101,11 +101,19 @@ def test_every_benchmark_writes_its_fields(tmp_path, capsys, monkeypatch):
         "views": ("views over step, in time", "views/s"),
         "input": ("batches/s", "host waits for data, part of the time"),
         "step": ("FLOP/s", "FLOPs a step", "compile seconds"),
+        "profile": (
+            *("steps/s", "examples/s", "input alone, batches/s", "views alone, batches/s"),
+            *("forward alone, batches/s", "host waits for the device, part of the time"),
+            *("model FLOP/s", "temporary bytes a device", "largest resident bytes of the process"),
+        ),
     }
     assert results["benchmarks"].keys() == fields.keys()
     for name, wanted in fields.items():
         for field in wanted:
             assert results["benchmarks"][name][field]["median"] > 0
+    found = results["benchmarks"]["profile"]
+    assert found["examples/s"]["median"] == 32 * found["steps/s"]["median"]
+    assert found["device waits for the host, part of the time"]["median"] < 1
     assert results["benchmarks"]["loop"]["loop over bare"]["repeats"] == 2
     assert results["benchmarks"]["loop"]["loop over bare"]["goal"] == ">= 0.97"
     shown = capsys.readouterr().out
@@ -128,6 +136,8 @@ def test_microbatches_take_less_memory_for_the_same_gradient():
         (["loop", "--steps=1"], "--steps: found '1', expected a whole number >= 2"),
         (["loop", "--repeat=2"], "--repeat=2: unknown argument"),
         (["loop", "--config=experiments/none.py"], "no such file"),
+        (["--against=torch,lightli"], "no peer 'lightli'; did you mean 'lightly'?"),
+        (["--against=torch", "--peer-python=/nowhere/python"], "--peer-python: no program at"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(arguments, message, capsys):
@@ -137,8 +147,14 @@ def test_bad_input_is_one_line_and_code_2(arguments, message, capsys):
 
 
 def test_all_benchmarks_are_found_by_name():
-    wanted = ["evals", "input", "loop", "masking", "microbatches", "sigreg", "step", "views"]
-    assert bench.benchmarks() == wanted
-    assert bench.parse([])[0] == wanted
+    found = bench.benchmarks()
+    assert {"evals", "input", "loop", "masking", "profile", "step", "views"} <= set(found)
+    assert bench.parse([])[0] == found
     with pytest.raises(ConfigError):
         bench.parse(["measure"])
+
+
+def test_peers_are_timed_alone_unless_benchmarks_are_named_too():
+    names, flags, _ = bench.parse(["--against=torch,lightly"])
+    assert (names, flags["against"]) == ([], ["torch", "lightly"])
+    assert bench.parse(["loop", "--against=torch"])[0] == ["loop"]

@@ -1,4 +1,7 @@
-"""`python -m jaxssl.bench [NAME ...] [--config=FILE[:PRESET]] [--repeats=N] [--json=FILE]`."""
+"""`python -m jaxssl.bench [NAME ...] [--config=FILE[:PRESET]] [--repeats=N] [--json=FILE]`.
+
+With `--against=PEER[,PEER]` our step is timed against other libraries' too: `jaxssl.bench.peers`.
+"""
 
 import argparse
 import importlib
@@ -13,6 +16,8 @@ import jax
 
 from jaxssl import bench
 from jaxssl import config as configs
+from jaxssl.bench import against
+from jaxssl.bench.peers import check_peer
 from jaxssl.bench.workload import Workload
 from jaxssl.errors import ConfigError, near
 from jaxssl.report.progress import screen
@@ -20,7 +25,7 @@ from jaxssl.report.writers import write_json
 
 USAGE = (
     "python -m jaxssl.bench [NAME ...] [--config=FILE[:PRESET]] [--config.any.key=value ...] "
-    "[--repeats=N] [--steps=N] [--json=FILE]"
+    "[--repeats=N] [--steps=N] [--json=FILE] [--against=PEER[,PEER]] [--peer-python=PATH]"
 )
 LEAST = {"repeats": 1, "steps": 2}
 
@@ -40,12 +45,37 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             screen([(name, [(m.name, m.text()) for m in measures])])
             results[name] = {m.name: m.record() for m in measures}
-            if flags["json"]:
-                write_json(flags["json"], {"machine": facts, **about, "benchmarks": results})
+            save(flags["json"], facts, about, benchmarks=results)
+        if flags["against"]:
+            met = against.compare(
+                workload, flags["repeats"], flags["against"], flags["peer_python"]
+            )
+            screen(peer_sections(met))
+            found = {m.name: m.record() for m in met.measures}
+            peers = {"against": found, "peers": met.facts, "skipped": met.skipped}
+            save(flags["json"], facts, about, benchmarks=results, **peers)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def save(path: str, facts: dict[str, Any], about: dict[str, Any], **results: Any) -> None:
+    """Writes what is known so far, where a file is asked for."""
+    if path:
+        write_json(path, {"machine": facts, **about, **results})
+
+
+def peer_sections(met: against.Against) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """What `screen` shows of peers: who they are, how fast, and why some took no part."""
+    sections: list[tuple[str, list[tuple[str, Any]]]] = []
+    for name, facts in met.facts.items():
+        sections.append((name, list(facts.items())))
+    if met.measures:
+        sections.append(("against", [(m.name, m.text()) for m in met.measures]))
+    if met.skipped:
+        sections.append(("skipped", list(met.skipped.items())))
+    return sections
 
 
 def parse(argv: Sequence[str]) -> tuple[list[str], dict[str, Any], list[str]]:
@@ -59,6 +89,8 @@ def parse(argv: Sequence[str]) -> tuple[list[str], dict[str, Any], list[str]]:
     parser.add_argument("--repeats", default="5", help="how often each side is timed")
     parser.add_argument("--steps", default="60", help="of one repeat")
     parser.add_argument("--json", default="", help="a file for the results")
+    parser.add_argument("--against", default="", help="peers, with commas between")
+    parser.add_argument("--peer-python", default="", help="the interpreter of all peers")
     parsed, rest = parser.parse_known_args(list(argv))
     flags = vars(parsed)
     for name, least in LEAST.items():
@@ -71,7 +103,10 @@ def parse(argv: Sequence[str]) -> tuple[list[str], dict[str, Any], list[str]]:
     for name in names:
         if name not in known:
             raise ConfigError(f"no benchmark {name!r}{near(name, known)}")
-    return names or known, flags, [arg for arg in rest if arg.startswith("-")]
+    flags["against"] = [check_peer(name) for name in flags["against"].split(",") if name]
+    # Peers alone, unless benchmarks are named beside them.
+    names = names or ([] if flags["against"] else known)
+    return names, flags, [arg for arg in rest if arg.startswith("-")]
 
 
 def benchmarks() -> list[str]:

@@ -28,21 +28,9 @@ def run(workload: Workload, repeats: int) -> list[Measure]:
         return time.perf_counter() - began
 
     def together_seconds() -> float:
-        workload.first()
-        waited, pending = 0.0, None
-        began = time.perf_counter()
-        for _ in range(counted):
-            asked = time.perf_counter()
-            batch = next(stream)
-            waited += time.perf_counter() - asked
-            metrics = workload.advance(batch)
-            # As the loop does: the metrics of the step before, while this one is under way.
-            jax.block_until_ready(pending)
-            pending = metrics
-        jax.block_until_ready(pending)
-        spent = time.perf_counter() - began
-        waits.append(waited / spent)
-        return spent
+        fed = workload.fed(stream)
+        waits.append(fed.data / fed.seconds)
+        return fed.seconds
 
     sides = {
         "input": input_seconds,

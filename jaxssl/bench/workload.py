@@ -3,7 +3,8 @@
 import functools
 import itertools
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 
@@ -20,6 +21,20 @@ CUT = {
     "checkpoint.every_steps": 0,
     "stages": (),
 }
+
+
+class Fed(NamedTuple):
+    """The seconds of a loop that draws its batches, and of what the host waits for in it.
+
+    Attributes:
+      seconds: of all steps.
+      data: until the batches were there.
+      device: until the metrics of the step before were there.
+    """
+
+    seconds: float
+    data: float
+    device: float
 
 
 class Workload:
@@ -75,3 +90,23 @@ class Workload:
             self.advance(batch)
         jax.block_until_ready(self._state)
         return time.perf_counter() - began
+
+    def fed(self, stream: Iterator[Any]) -> Fed:
+        """`steps - 1` steps on batches of the stream, as the loop of training takes them."""
+        self.first()
+        data, device, pending = 0.0, 0.0, None
+        began = time.perf_counter()
+        for _ in range(self.steps - 1):
+            asked = time.perf_counter()
+            batch = next(stream)
+            data += time.perf_counter() - asked
+            metrics = self.advance(batch)
+            # As the loop does: the metrics of the step before, while this one is under way.
+            dispatched = time.perf_counter()
+            jax.block_until_ready(pending)
+            device += time.perf_counter() - dispatched
+            pending = metrics
+        dispatched = time.perf_counter()
+        jax.block_until_ready(pending)
+        ended = time.perf_counter()
+        return Fed(ended - began, data, device + ended - dispatched)
