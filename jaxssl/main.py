@@ -9,6 +9,11 @@ import os
 import sys
 from collections.abc import Sequence
 
+from jaxssl import runtime
+
+if __name__ == "__main__":
+    runtime.with_large_pages()  # before anything large is imported: it starts the process anew
+
 from jaxssl import cli, processes, train
 from jaxssl import config as configs
 from jaxssl.errors import ConfigError
@@ -16,7 +21,7 @@ from jaxssl.errors import ConfigError
 USAGE = (
     "python -m jaxssl.main --config=FILE[:PRESET] --workdir=DIR "
     "[--coordinator=HOST:PORT --processes=N --process=I | --cluster=tpu|slurm|...] "
-    "[--heartbeat=SECONDS] [--join_timeout=SECONDS] [--config.any.key=value ...]"
+    "[--heartbeat=SECONDS] [--join_timeout=SECONDS] [--strict] [--config.any.key=value ...]"
 )
 
 
@@ -51,11 +56,16 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = cli.Parser(prog="jaxssl.main", usage=USAGE)
     parser.add_argument("--config", help="a config file, and a preset of it after a colon")
     parser.add_argument("--workdir", help="everything the run writes; run again to go on")
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at a damaged checkpoint, use no older one"
+    )
     processes.add_flags(parser)
     flags, overrides = parser.parse(argv)
     for name in ("config", "workdir"):
         if not getattr(flags, name):
             raise ConfigError(f"--{name}: missing; usage: {USAGE}")
+    if flags.strict:
+        overrides = [*overrides, "--config.checkpoint.strict=true"]
     return flags, overrides
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxssl import alarms, nonfinite, rewinds, stages
+from jaxssl import alarms, nonfinite, rewinds, runtime, stages
 from jaxssl import config as configs
 from jaxssl.alarms.judge import Alarm, Judge
 from jaxssl.alarms.readings import PREFIX, Reader
@@ -91,7 +91,11 @@ def run_stage(
     evaluator = Evaluator(program, stage.folder)
     folder, keep = stage.folder / "checkpoints", stage.config.checkpoint.keep
     # Only now: a config that does not fit leaves nothing behind.
-    with claimed(stage.folder, make=True), stop_requests() as stop:
+    with (
+        claimed(stage.folder, make=True),
+        stop_requests() as stop,
+        runtime.compilation_cache(stage.folder),
+    ):
         _leave_config(stage)
         try:
             with contextlib.closing(Checkpoints(folder, keep)) as checkpoints:
