@@ -1,10 +1,12 @@
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import experiments
 from jaxssl.bench import __main__ as bench
-from jaxssl.bench import loop, microbatches, sigreg
+from jaxssl.bench import growth, loop, microbatches, sigreg
 from jaxssl.bench.measure import Measure, in_turn, ratios, relative_gap
 from jaxssl.bench.workload import Workload
 from jaxssl.errors import ConfigError
@@ -158,3 +160,19 @@ def test_peers_are_timed_alone_unless_benchmarks_are_named_too():
     names, flags, _ = bench.parse(["--against=torch,lightly"])
     assert (names, flags["against"]) == ([], ["torch", "lightly"])
     assert bench.parse(["loop", "--against=torch"])[0] == ["loop"]
+
+
+def test_growth_sees_a_cubic_cost():
+    cube = lambda x: jnp.sum(x[:, None, None] * x[:, None] * x)
+    found = {n: growth.cost(cube, jax.ShapeDtypeStruct((n,), jnp.float32)) for n in (32, 64)}
+    assert growth.exponent({n: c.work for n, c in found.items()}) > 2.9
+    assert found[32].largest == 32**3
+    turns = lambda x: jax.lax.fori_loop(0, 10, lambda _, y: jnp.exp(y), x)
+    assert growth.cost(turns, jnp.ones(100)).work == pytest.approx(1000, rel=0.1)
+    product = growth.cost(lambda a, b: a @ b, jnp.ones((2, 3)), jnp.ones((3, 5)))
+    assert product == growth.Cost(2 * 2 * 3 * 5, 10)
+
+
+def test_no_loss_of_a_batch_is_cubic():
+    for measure in growth.run(None, 1):
+        assert measure.met is not False, measure.text()

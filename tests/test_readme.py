@@ -14,6 +14,7 @@ import pytest
 import experiments
 from jaxssl import config as configs
 from jaxssl import evaluate, export, main, methods_table
+from jaxssl.plan import __main__ as plan
 from jaxssl.program import Program
 
 ROOT = experiments.FOLDER.parent
@@ -97,8 +98,18 @@ def test_the_main_job_runs_and_then_only_evaluates_again(tmp_path):
 @pytest.mark.parametrize("words", calls_of_main(), ids=" ".join)
 def test_every_command_of_the_tour_is_one_that_the_program_takes(words, monkeypatch):
     monkeypatch.chdir(ROOT)
-    spec, _, overrides = main.parse(words)
-    assert configs.load(spec, overrides).method
+    flags, overrides = main.parse(words)
+    assert configs.load(flags.config, overrides).method
+
+
+def test_every_plan_of_the_tour_is_one_that_the_program_takes(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plans = [shlex.split(line)[3:] for line in commands() if "jaxssl.plan " in line]
+    assert len(plans) == 2
+    for words in plans:
+        flags, overrides = plan.parse(words)
+        assert configs.load(flags.config, overrides).method
+        assert flags.topology
 
 
 def test_the_tour_has_the_commands_that_these_tests_count_on():
