@@ -37,6 +37,7 @@ def find(module: Module, devices: int) -> list[Collective]:
     reduce-scatter it or to exchange its parts, twice that to all-reduce it, n to permute it.
     """
     found = []
+    chains: dict[tuple[str, str], Collective] = {}
     for run in module.runs():
         x = run.instruction
         kind = x.opcode.removesuffix("-start").removeprefix("ragged-")
@@ -50,8 +51,17 @@ def find(module: Module, devices: int) -> list[Collective]:
         share = (group - 1) / group
         each = {"all-reduce": 2 * share, "collective-permute": 1.0}.get(kind, share) * size
         source = x.attribute(r'op_name="([^"]*)"')
-        found.append(Collective(kind, run.times, each, group, source))
-    return found
+        one = Collective(kind, run.times, each, group, source)
+        # Compilers for TPUs spread one over several fusions, to be done beside their work, some of
+        # them in loops of their own: a chain of instructions with one channel.
+        chain = x.attribute(r'chain_id="(\d+)"'), x.attribute(r"channel_id=(\d+)")
+        if all(chain):
+            least = min(chains.get(chain, one).times, one.times)
+            one = one._replace(times=least)
+            chains[chain] = one
+        else:
+            found.append(one)
+    return found + list(chains.values())
 
 
 def group_size(attributes: str, devices: int) -> int:

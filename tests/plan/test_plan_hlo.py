@@ -66,6 +66,44 @@ def test_collectives_of_a_text():
     assert "all-to-all" not in found
 
 
+CHAIN = """HloModule step, is_scheduled=true
+
+%begun (p: f32[8,32]) -> f32[64,32] {
+  %p = f32[8,32]{1,0} parameter(0)
+  ROOT %all-gather.1 = f32[64,32]{1,0} all-gather(%p), channel_id=7, replica_groups=[1,8]<=[8], dimensions={0}, frontend_attributes={chain_id="0"}
+}
+
+%beside (p: f32[8,32]) -> f32[64,32] {
+  %p = f32[8,32]{1,0} parameter(0)
+  ROOT %all-gather.2 = f32[64,32]{1,0} all-gather(%p), channel_id=7, replica_groups=[1,8]<=[8], dimensions={0}, frontend_attributes={chain_id="0"}
+}
+
+%body (p: (s32[], f32[8,32])) -> (s32[], f32[8,32]) {
+  %p = (s32[], f32[8,32]{1,0}) parameter(0)
+  %w = f32[8,32]{1,0} get-tuple-element(%p), index=1
+  %part = f32[64,32]{1,0} fusion(%w), kind=kCustom, calls=%beside
+  ROOT %t = (s32[], f32[8,32]{1,0}) tuple(%p, %w)
+}
+
+%condition (p: (s32[], f32[8,32])) -> pred[] {
+  ROOT %p = pred[] parameter(0)
+}
+
+ENTRY %main (a: f32[8,32]) -> f32[64,32] {
+  %a = f32[8,32]{1,0} parameter(0)
+  %begin = f32[64,32]{1,0} fusion(%a), kind=kCustom, calls=%begun
+  %start = (s32[], f32[8,32]{1,0}) tuple(%a, %a)
+  %while.1 = (s32[], f32[8,32]{1,0}) while(%start), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  ROOT %other = f32[64,32]{1,0} all-gather(%a), channel_id=8, replica_groups=[1,8]<=[8], dimensions={0}
+}
+"""
+
+
+def test_a_collective_that_is_spread_over_fusions_is_one():
+    found = collectives.by_kind(collectives.find(Module(CHAIN), 8))
+    assert found["all-gather"] == {"count": 2, "bytes": pytest.approx(2 * 7 / 8 * 64 * 32 * 4)}
+
+
 def test_the_largest_collectives_are_named_by_what_they_serve():
     first = collectives.largest(collectives.find(Module(TEXT), 8))[0]
     assert first["source"] == "jit(step)/blocks/qkv" and first["count"] == 15
