@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from jaxssl import base
 
-PRESETS = ("digits", "cifar10", "imagenet1k_vit_l14")
+PRESETS = ("digits", "cifar10", "imagenet1k_vit_l14", "imagenet1k_vit_g14")
 # preset -> (hidden widths of both heads, output of the image's head, output of the patches' head,
 # prototypes K, first decay of the teacher, layer scale, drop path). Balanced codes need batches of
 # more views than there are prototypes.
@@ -83,7 +83,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
 
 
 def _published(config: ConfigDict) -> tuple[object, ...]:
-    """A ViT-L/14 for 625,000 steps on ImageNet-1k; gives the teacher's temperature.
+    """A ViT-L/14 or ViT-g/14 for 625,000 steps on ImageNet-1k; gives the teacher's temperature.
 
     The published run is on 142 million images. Its layers share one learning rate, but for the
     patch embedding, and one rate of drop path; here that rises from layer to layer.

@@ -91,6 +91,19 @@ def batch_sharded(tree: PyTree) -> PyTree:
     return jax.tree.map(split, tree)
 
 
+def check_model_axis(count: int, of: str) -> None:
+    """Refuses a mesh in use whose `model` axis would cut one of `count` things in two.
+
+    Raises:
+      ConfigError: naming `of`.
+
+    >>> check_model_axis(3, "heads of attention")  # no mesh is in use
+    """
+    size = jax.sharding.get_abstract_mesh().shape.get("model", 1)
+    if count % size:
+        raise ConfigError(f"mesh.model: {size} does not divide the {count} {of}")
+
+
 def replicated(tree: PyTree) -> PyTree:
     """Gathers arrays inside a jitted program on every device, once.
 

@@ -239,6 +239,11 @@ def test_a_width_that_the_axis_does_not_divide():
         specs(shapes, "tensor_parallel", fsdp=2, model=4)
 
 
+def test_heads_that_the_axis_would_cut(tmp_path):
+    with pytest.raises(ConfigError, match="mesh.model: 8 does not divide the 4 heads of attention"):
+        Program(vit(tmp_path, **{**TENSOR, "mesh.data": 1, "mesh.fsdp": 1, "mesh.model": 8}))
+
+
 @pytest.mark.parametrize("teacher", [False, True])
 def test_tensor_parallel_is_one_device(tmp_path, teacher):
     one = Program(vit(tmp_path, teacher=teacher), devices=jax.devices()[:1])

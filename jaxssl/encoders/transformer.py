@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from jaxssl.by_name import check_choice
-from jaxssl.sharding import batch_sharded
+from jaxssl.sharding import batch_sharded, check_model_axis
 
 FFNS = ("mlp", "swiglu")
 ATTENTIONS = ("einsum", "fused")
@@ -48,6 +48,7 @@ class Attention(nn.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """x [B, T, D] -> ([B, T, D], weights or None)."""
         width = x.shape[-1]
+        check_model_axis(self.heads, "heads of attention")
         qkv = nn.Dense(
             3 * width,
             use_bias=self.qkv_bias,
