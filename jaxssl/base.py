@@ -10,8 +10,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxssl.config import OPEN, skeleton
 from jaxssl.errors import ConfigError, near
+from jaxssl.skeleton import OPEN, skeleton
 
 IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 CIFAR10 = dict(mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
@@ -361,4 +361,5 @@ VISION: dict[str, Callable[[Any], None]] = {
     "imagenet1k_vit_l16": _imagenet1k("L", 16, 1024),
     "imagenet1k_vit_l14": _imagenet1k("L", 14, 512),
     "imagenet1k_vit_h14": _imagenet1k("H", 14, 1024),
+    "imagenet1k_vit_g14": _imagenet1k("g", 14, 1024),
 }

@@ -2,8 +2,11 @@
 
 import importlib
 import inspect
+import math
 import pkgutil
-from collections.abc import Iterable, Mapping
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -44,10 +47,51 @@ def build_by_name(
     for key, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in fields:
             raise ConfigError(f"{field}.{key}: missing; {name!r} needs it")
+    for key, value in fields.items():
+        check_kind(f"{field}.{key}", value, parameters[key].annotation)
     try:
         return build(**given, **fields)
     except ConfigError as error:
         raise ConfigError(f"{field}.{error}") from None
+
+
+KINDS: Mapping[Any, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "None",
+    tuple: "a tuple",
+    Sequence: "a tuple",
+}
+
+
+def check_kind(field: str, value: Any, annotation: Any) -> None:
+    """Raise ConfigError where `value` is none of the kinds that `annotation` is made of.
+
+    A whole number is a number, a list is a tuple, and what the annotation says of any other type,
+    such as `Any`, is left to who reads it.
+
+    >>> check_kind("width", 8, int | None)
+    """
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    parts = typing.get_args(annotation) if union else (annotation,)
+    kinds = {typing.get_origin(part) or part: part for part in parts}
+    if not all(kind in KINDS for kind in kinds):
+        return
+    fits = type(value) in kinds or (type(value) is int and float in kinds)
+    if isinstance(value, list | tuple):
+        many = [part for kind, part in kinds.items() if kind in (tuple, Sequence)]
+        fits = bool(many)
+        for part in many:
+            one, *more = typing.get_args(part)
+            if more and more != [...] and len(value) != len(more) + 1:
+                fits = False
+            for entry in value:
+                check_kind(field, entry, one)
+    if not fits or (isinstance(value, float) and not math.isfinite(value)):
+        expected = " or ".join(dict.fromkeys(KINDS[kind] for kind in kinds))
+        raise ConfigError(f"{field}: found {value!r}, expected {expected}")
 
 
 def check_choice(field: str, value: Any, known: Iterable[Any]) -> None:
@@ -62,11 +106,11 @@ def check_choice(field: str, value: Any, known: Iterable[Any]) -> None:
         raise ConfigError(f"{field}: found {value!r}, expected {expected}{hint}")
 
 
-def check_positive(field: str, values: Iterable[Any]) -> None:
+def check_positive(field: str, values: Any) -> None:
     """Raise ConfigError where `values` is empty or holds anything but positive integers.
 
     >>> check_positive("widths", (32, 64))
     """
-    values = tuple(values)
-    if not values or not all(isinstance(v, int) and v > 0 for v in values):
+    many = isinstance(values, list | tuple)
+    if not many or not values or not all(type(v) is int and v > 0 for v in values):
         raise ConfigError(f"{field}: found {values!r}, expected at least one positive integer")

@@ -11,12 +11,12 @@ class ConfigError(ValueError):
     """
 
 
-def near(name: str, known: Iterable[str]) -> str:
+def near(name: object, known: Iterable[object]) -> str:
     """`"; did you mean 'x'?"` for the closest known name, else `"; known: a, b"`.
 
     >>> near("sigrek", ["sigreg", "koleo"])
     "; did you mean 'sigreg'?"
     """
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
+    names = sorted(map(str, known))
+    close = difflib.get_close_matches(str(name), names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names) or 'none'}"

@@ -180,6 +180,11 @@ def _checked(config: Any, field: str) -> dict[str, Any]:
     for name in ("eps", "trust_coefficient"):
         if not (_is_number(values[name]) and values[name] > 0):
             raise ConfigError(f"{field}.{name} is {values[name]!r}, expected a positive number")
+    for name in ("learning_rate", "weight_decay"):
+        if _is_number(values[name]) and values[name] < 0:
+            raise ConfigError(f"{field}.{name} is {values[name]!r}, expected no less than zero")
+    if not isinstance(values["nesterov"], bool):
+        raise ConfigError(f"{field}.nesterov is {values['nesterov']!r}, expected True or False")
     return values
 
 

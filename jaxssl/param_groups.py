@@ -116,11 +116,16 @@ def check_fields(config: Any, defaults: Mapping[str, Any], field: str) -> dict[s
     """`config` over `defaults`; a name outside of them is an error."""
     if not hasattr(config, "items"):
         raise ConfigError(f"{field} is {config!r}, expected named fields: {', '.join(defaults)}")
-    given = dict(config.items())
+    given = plain(config)
     for name in given:
         if name not in defaults:
             raise ConfigError(f"{field}.{name} is not a field{near(name, defaults)}")
     return {**defaults, **given}
+
+
+def plain(section: Any) -> dict[str, Any]:
+    """A section of a config as a dict: whatever it holds is shown on one line."""
+    return section.to_dict() if hasattr(section, "to_dict") else dict(section.items())
 
 
 def plan(c: Mapping[str, Any], params: PyTree, steps: int, field: str) -> PyTree:
@@ -148,14 +153,18 @@ def _groups(config: Any, paths: list[str], steps: int, field: str) -> dict[str, 
     one = schedules.make(1.0, steps)
     default = Group("default", one, one, None, 0, False)
     found = dict.fromkeys(paths, default)
+    if not hasattr(config, "items"):
+        raise ConfigError(f"{field} is {config!r}, expected named groups")
     for name, fields in config.items():
         here = f"{field}.{name}"
         c = check_fields(fields, GROUP_DEFAULTS, here)
         until = c["freeze_until"]
-        if not isinstance(until, int) or until < ALWAYS:
+        if not isinstance(until, int) or isinstance(until, bool) or until < ALWAYS:
             raise ConfigError(
                 f"{here}.freeze_until is {until!r}, expected a step, or -1 for always"
             )
+        if not isinstance(c["unit_rows"], bool):
+            raise ConfigError(f"{here}.unit_rows is {c['unit_rows']!r}, expected True or False")
         own = c["own_learning_rate"]
         group = Group(
             name,
@@ -163,7 +172,7 @@ def _groups(config: Any, paths: list[str], steps: int, field: str) -> dict[str, 
             schedules.make(c["weight_decay"], steps, f"{here}.weight_decay"),
             None if own is None else schedules.make(own, steps, f"{here}.own_learning_rate"),
             until,
-            bool(c["unit_rows"]),
+            c["unit_rows"],
         )
         pattern = _pattern(c["match"], paths, f"{here}.match")
         for path in paths:
@@ -176,7 +185,7 @@ def _groups(config: Any, paths: list[str], steps: int, field: str) -> dict[str, 
 
 
 def _patterns(given: Any, paths: list[str], field: str) -> list[re.Pattern[str]]:
-    if isinstance(given, str) or not all(isinstance(text, str) for text in given):
+    if not isinstance(given, list | tuple) or not all(isinstance(text, str) for text in given):
         raise ConfigError(f"{field} is {given!r}, expected a tuple of regexes")
     # The defaults are for any network; only what the user wrote has to match.
     return [
@@ -193,6 +202,6 @@ def _pattern(text: str, paths: list[str], field: str) -> re.Pattern[str]:
         raise ConfigError(f"{field} is {text!r}, expected a regex: {error}") from None
     if not text or not any(pattern.search(path) for path in paths):
         words = {word for path in paths for word in path.split("/")}
-        plain = re.sub(r"\W+", "", text)
-        raise ConfigError(f"{field} is {text!r}, which matches no parameter{near(plain, words)}")
+        letters = re.sub(r"\W+", "", text)
+        raise ConfigError(f"{field} is {text!r}, which matches no parameter{near(letters, words)}")
     return pattern

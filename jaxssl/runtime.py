@@ -17,6 +17,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 TUNABLES = ":".join(
     f"glibc.malloc.{name}={value}"
@@ -58,16 +59,17 @@ def compilation_cache(workdir: pathlib.Path) -> Iterator[None]:
     import jax
     from jax.experimental.compilation_cache import compilation_cache as cache
 
-    if jax.config.jax_compilation_cache_dir is not None:
+    settings: Any = jax.config
+    if settings.jax_compilation_cache_dir is not None:
         yield
         return
-    before = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    before = settings.jax_persistent_cache_min_compile_time_secs
+    settings.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+    settings.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     cache.reset_cache()  # what was compiled before decided that there is none
     try:
         yield
     finally:
-        jax.config.update("jax_compilation_cache_dir", None)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+        settings.update("jax_compilation_cache_dir", None)
+        settings.update("jax_persistent_cache_min_compile_time_secs", before)
         cache.reset_cache()

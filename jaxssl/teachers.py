@@ -80,11 +80,16 @@ def make(
         )
     c = check_fields(config, FIELDS[rule], field)
     follows = c["follows"]
-    if isinstance(follows, str) or not all(isinstance(name, str) for name in follows):
+    if not isinstance(follows, list | tuple) or not all(isinstance(name, str) for name in follows):
         raise ConfigError(f"{field}.follows is {follows!r}, expected a tuple of network names")
     if c.get("when", "after") not in WHEN:
         raise ConfigError(f"{field}.when is {c['when']!r}{near(str(c['when']), WHEN)}")
-    shared: dict[str, Any] = {"follows": tuple(follows), "merge": bool(c["merge"]), "field": field}
+    if not isinstance(c["merge"], bool):
+        raise ConfigError(f"{field}.merge is {c['merge']!r}, expected True or False")
+    decay = c.get("decay", 0.0)
+    if isinstance(decay, int | float) and not 0 <= decay <= 1:
+        raise ConfigError(f"{field}.decay is {decay!r}, expected a number in [0, 1]")
+    shared: dict[str, Any] = {"follows": tuple(follows), "merge": c["merge"], "field": field}
     if rule == "frozen":
         return frozen(_source(c, field, fresh), **shared)
     shared["when"] = c["when"]

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 import experiments
 from jaxssl import config as configs
 from jaxssl.errors import ConfigError
+from jaxssl.skeleton import skeleton
 
 
 @pytest.fixture
@@ -16,14 +17,14 @@ def load(tmp_path):
 
 
 def test_the_skeleton_is_closed_and_complete():
-    skeleton = configs.skeleton()
-    assert skeleton.is_locked
+    empty = skeleton()
+    assert empty.is_locked
     with pytest.raises(AttributeError, match="locked"):
-        skeleton.trian = 1
+        empty.trian = 1
     with pytest.raises(AttributeError, match="locked"):
-        skeleton.train.stepz = 1
+        empty.train.stepz = 1
     with pytest.raises(ConfigError, match="method: empty"):
-        configs.validate(skeleton)
+        configs.validate(empty)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_a_config_comes_back_from_its_file(load):
     del tree["evals"]["pretext"], tree["evals"]["size"], tree["data"]["ranges"], tree["alarms"]
     older = configs.from_dict(tree, ["--config.evals.knn.k=3"])
     assert older.evals.pretext is None and older.evals.size == 0 and older.evals.knn.k == 3
-    assert older.data.ranges == () and older.alarms == configs.skeleton().alarms
+    assert older.data.ranges == () and older.alarms == skeleton().alarms
     tree["train"]["stepz"] = 3
     with pytest.raises(ConfigError, match=r"train\.stepz: unknown key; did you mean"):
         configs.from_dict(tree)

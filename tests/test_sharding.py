@@ -240,7 +240,9 @@ def test_a_width_that_the_axis_does_not_divide():
 
 
 def test_heads_that_the_axis_would_cut(tmp_path):
-    with pytest.raises(ConfigError, match="mesh.model: 8 does not divide the 4 heads of attention"):
+    with pytest.raises(
+        ConfigError, match=r"mesh.model: 8 does not divide the 4 heads of attention"
+    ):
         Program(vit(tmp_path, **{**TENSOR, "mesh.data": 1, "mesh.fsdp": 1, "mesh.model": 8}))
 
 

@@ -88,7 +88,7 @@ def of_losses() -> dict[str, Callable[[int], Cost]]:
         of_queries = (((WIDTH,), f32), ((), jnp.int32), ((), f32))
         bank: Any = Placed(*(jax.ShapeDtypeStruct(s, kind) for s, kind in of_bank))  # type: ignore
         asked = [jax.ShapeDtypeStruct((n // chunk, chunk, *s), kind) for s, kind in of_queries]
-        vote = lambda bank, *asked: knn.correct(bank, *asked, 0.07, k=20, num_classes=10)
+        vote = lambda bank, *asked: knn.hits(bank, *asked, 0.07, k=20, num_classes=10)
         return cost(vote, bank, *asked)
 
     return {

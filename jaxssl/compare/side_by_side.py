@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxssl import config as configs
 from jaxssl import runs
 from jaxssl.config import differences
 from jaxssl.errors import ConfigError
 from jaxssl.evals import LOOP
 from jaxssl.report import controls, curves, plots, samples, writers
 from jaxssl.report.page import drawing, page, table, text
+from jaxssl.skeleton import OPEN
 
 OTHER = "*"  # marks an evaluation that was not made the same way in all runs
 
@@ -137,7 +137,7 @@ def _value(config: Mapping[str, Any], field: str) -> str:
     for part in field.split("."):
         if not isinstance(node, Mapping) or part not in node:
             # A section whose entries the config names has none by default.
-            return "absent" if field.partition(".")[0] in configs.OPEN else "default"
+            return "absent" if field.partition(".")[0] in OPEN else "default"
         node = node[part]
     return str(node)
 

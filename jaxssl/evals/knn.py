@@ -50,10 +50,10 @@ def evaluate(
     if k > len(train.x):
         raise ConfigError(f"evals.knn.k: found {k}, expected at most the bank's {len(train.x)}")
     queries, labels, weight = _chunks(test, min(chunk, len(test.x)))
-    correct = correct(
+    right = hits(
         place(train, _GROUP), queries, labels, weight, temperature, k=k, num_classes=num_classes
     )
-    return {"accuracy": float(correct) / len(test.x)}
+    return {"accuracy": float(right) / len(test.x)}
 
 
 def _chunks(test: Features, chunk: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -70,7 +70,7 @@ def _chunks(test: Features, chunk: int) -> tuple[jax.Array, jax.Array, jax.Array
 
 
 @functools.partial(jax.jit, static_argnames=("k", "num_classes"))
-def correct(
+def hits(
     train: Placed,
     queries: jax.Array,
     labels: jax.Array,

@@ -11,6 +11,7 @@ from typing import Any
 
 import jaxssl.evals
 from jaxssl.errors import ConfigError, near
+from jaxssl.param_groups import plain
 
 
 def names() -> list[str]:
@@ -49,7 +50,9 @@ def resolve(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     {'k': 5, 'temperature': 0.07, 'chunk': 256}
     """
     settings = dict(evaluator(name).PROTOCOL)
-    for field, value in fields.items():
+    if not hasattr(fields, "items"):
+        raise ConfigError(f"evals.{name}: found {fields!r}, expected fields, or None")
+    for field, value in plain(fields).items():
         if field not in settings:
             raise ConfigError(f"evals.{name}.{field}: unknown field{near(field, settings)}")
         settings[field] = _checked(f"evals.{name}.{field}", value, settings[field])

@@ -11,6 +11,9 @@ A field of a term is a number, a schedule, or a dict that names a source:
                                    names another of its fields; [V, B, ...], or each view's own
 """
 
+import inspect
+import math
+import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -64,6 +67,8 @@ class Known(NamedTuple):
         Raises:
           ConfigError: naming the part that is not there.
         """
+        if not isinstance(text, str) or not text:
+            raise ConfigError(f"{field}: found {text!r}, expected an output such as 'projection'")
         who, _, rest = text.rpartition("/")
         output, _, groups = rest.partition(":")
         who = "" if who == "student" else who
@@ -139,6 +144,8 @@ class Hidden(NamedTuple):
     groups: tuple[str, ...]
 
 
+_NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+
 Argument = Any  # a number or string, a Schedule, a Source, a Hidden, a Ref or a Remembered
 
 
@@ -179,8 +186,35 @@ def parse(value: Any, field: str, info: Info, known: Known, default: Ref, studen
     if kind == "output":
         return known.ref(name, f"{field}.output")
     if kind == "batch" and name not in known.fields:
-        raise ConfigError(f"{field}.batch: no field {name!r}{near(name, known.fields)}")
+        raise ConfigError(f"{field}.batch: no field {name!r}{near(str(name), known.fields)}")
     return Source(kind, name)
+
+
+def check(argument: Argument, field: str, parameter: inspect.Parameter) -> None:
+    """Refuses what a parameter of a loss cannot be: text for a number, a number for an array, ...
+
+    Sources and schedules give arrays, which fit wherever no text, truth or whole number is wanted.
+
+    Raises:
+      ConfigError: naming the field.
+    """
+    wanted = typing.get_args(parameter.annotation) or (parameter.annotation,)
+    kinds = tuple(kind for kind in (bool, int, float, str) if kind in wanted)
+    if isinstance(argument, Source | Hidden | Ref | Remembered) or callable(argument):
+        fits = not kinds or float in kinds
+    elif argument is None:
+        fits = type(None) in wanted
+    else:
+        fits = type(argument) in kinds or (float in kinds and type(argument) is int)
+        fits = fits and (not isinstance(argument, float) or math.isfinite(argument))
+    if not fits:
+        names = [_NAMES[kind] for kind in kinds] or [f"a source: {', '.join(SOURCES)}"]
+        if type(None) in wanted:
+            names.append("None")
+        raise ConfigError(f"{field}: found {argument!r}, expected {' or '.join(names)}")
+    # Similarities are divided by it.
+    if "temperature" in parameter.name and isinstance(argument, int | float) and argument <= 0:
+        raise ConfigError(f"{field}: found {argument!r}, expected a number above zero")
 
 
 def _remember(
@@ -188,7 +222,7 @@ def _remember(
 ) -> Remembered:
     head = fields.pop("head", "")
     if head and head not in known.heads:
-        raise ConfigError(f"{field}.head: no head {head!r}{near(head, known.heads)}")
+        raise ConfigError(f"{field}.head: no head {head!r}{near(str(head), known.heads)}")
     of = known.ref(fields.pop("of"), f"{field}.of") if "of" in fields else default
     views = known.count(of)
     memory = memories.build({"memory": name, **fields}, views=views, info=info, field=field)
@@ -197,13 +231,13 @@ def _remember(
 
 def _hidden(name: str, fields: dict[str, Any], field: str, known: Known, student: Ref) -> Hidden:
     if name not in known.masks:
-        raise ConfigError(f"{field}.mask: no mask {name!r}{near(name, known.masks)}")
+        raise ConfigError(f"{field}.mask: no mask {name!r}{near(str(name), known.masks)}")
     given, groups = known.masks[name]
     chosen = fields.pop("field", given[0])
     for key in fields:
         raise ConfigError(f"{field}.{key}: a source from mask takes `field` alone")
     if chosen not in given:
-        raise ConfigError(f"{field}.field: {name!r} gives no {chosen!r}{near(chosen, given)}")
+        raise ConfigError(f"{field}.field: {name!r} gives no {chosen!r}{near(str(chosen), given)}")
     for group in student.groups:
         if group not in groups:
             raise ConfigError(f"{field}.mask: {name!r} masks no views {group!r}")

@@ -18,6 +18,7 @@ from einops import rearrange
 
 from jaxssl import encoders, heads, targets, teachers
 from jaxssl.errors import ConfigError, near
+from jaxssl.evals import protocol
 from jaxssl.method import Aux, Batch, Info, Method, Pictures, PyTree
 from jaxssl.methods import blocks, checks, encode, observed, pictures, terms
 from jaxssl.methods.arguments import INPUT, Known, Ref, Scene
@@ -208,7 +209,9 @@ def _options(config: Any) -> dict[str, Any]:
     options = checks.options(config, OPTIONS)
     if options["batch_statistics"] not in STATISTICS:
         found = options["batch_statistics"]
-        raise ConfigError(f"method_options.batch_statistics: {found!r}{near(found, STATISTICS)}")
+        raise ConfigError(
+            f"method_options.batch_statistics: {found!r}{near(str(found), STATISTICS)}"
+        )
     return options
 
 
@@ -293,10 +296,15 @@ def _teachers(
             raise ConfigError(f"teachers.{name}: the name is taken by the {name} itself")
         entry = config.teachers[name].to_dict()
         default = ("global",) if "global" in ids else ids
-        sees[name] = tuple(entry.pop("views", default))
+        named = entry.pop("views", default)
+        if not isinstance(named, list | tuple) or not named:
+            raise ConfigError(f"teachers.{name}.views: found {named!r}, expected a tuple of groups")
+        sees[name] = tuple(named)
         for group in sees[name]:
             if group not in ids:
-                raise ConfigError(f"teachers.{name}.views: no group {group!r}{near(group, ids)}")
+                raise ConfigError(
+                    f"teachers.{name}.views: no group {group!r}{near(str(group), ids)}"
+                )
         mode = entry.pop("mode", "train")
         if mode not in ("train", "eval"):
             raise ConfigError(f"teachers.{name}.mode: {mode!r}; expected 'train' or 'eval'")
@@ -309,7 +317,8 @@ def _judged(loss_terms: list[terms.Term], config: Any) -> list[terms.Term]:
     """The terms whose errors are evaluated: those named, or those that predict what is hidden."""
     if config.evals.pretext is None:
         return []
-    named, known = tuple(config.evals.pretext.terms), [term.name for term in loss_terms]
+    named = protocol.resolve("pretext", config.evals.pretext)["terms"]
+    known = [term.name for term in loss_terms]
     for name in named:
         if name not in known:
             raise ConfigError(f"evals.pretext.terms: no term {name!r}{near(str(name), known)}")

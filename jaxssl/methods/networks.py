@@ -83,6 +83,9 @@ class Networks(NamedTuple):
         reads = [head.reads for head in self.heads.values()]
         outputs = dict(start("encoder", self.encoder, images, **self._capture(reads)))
         for name, head in self.heads.items():
+            if head.reads not in outputs:
+                hint = near(head.reads, self.known())
+                raise ConfigError(f"student.{name}.reads: no output {head.reads!r}{hint}")
             x = outputs[head.reads]
             if joins_views(head.module):
                 x = jnp.broadcast_to(x[:, None], (len(x), views, *x.shape[1:]))
@@ -291,6 +294,9 @@ def head_place(name: str, config: Mapping[str, Any]) -> tuple[str, str]:
     """
     reads, output = PLACES.get(name, ("", ""))
     reads, output = config.get("reads", reads), config.get("output", output)
+    for field, text in (("reads", reads), ("output", output)):
+        if not isinstance(text, str):
+            raise ConfigError(f"student.{name}.{field}: found {text!r}, expected a name")
     if not reads or not output:
         raise ConfigError(
             f"student.{name}: needs `reads` and `output` (only projector and predictor have "

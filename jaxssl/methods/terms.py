@@ -38,6 +38,7 @@ from jaxssl.method import Info, PyTree
 from jaxssl.methods import arguments
 from jaxssl.methods.arguments import INPUT, Known, Ref, Remembered, Scene
 from jaxssl.naming import fold_name
+from jaxssl.param_groups import plain
 
 PAIRS = ("single", "all", "samples", *PAIRINGS)
 CONTEXT = ("key", "step", "num_global", "directions", "mix_weight", "mix_order")
@@ -96,7 +97,7 @@ def parse(config: Mapping[str, Any], info: Info, known: Known) -> list[Term]:
 
 def _parse_term(name: str, entry: Mapping[str, Any], info: Info, known: Known) -> Term:
     field = f"losses.{name}"
-    given = dict(entry)
+    given = plain(entry)
     fn_name = given.pop("fn", None)
     names = [n for n in losses.__all__ if callable(getattr(losses, n))]
     if fn_name not in names:
@@ -114,9 +115,9 @@ def _parse_term(name: str, entry: Mapping[str, Any], info: Info, known: Known) -
         raise ConfigError(f"{field}.teacher: missing; pairs={pairs!r} needs one")
     weight = schedules.make(given.pop("weight", 1.0), info.steps, field=f"{field}.weight")
     parameters = list(inspect.signature(fn).parameters)
-    num_slices = given.pop("num_slices", 0)
-    if "directions" in parameters and num_slices < 1:
-        raise ConfigError(f"{field}.num_slices: found {num_slices}; {fn_name} needs at least 1")
+    num_slices = given.pop("num_slices", 0) if "directions" in parameters else 0
+    if "directions" in parameters and (type(num_slices) is not int or num_slices < 1):
+        raise ConfigError(f"{field}.num_slices: found {num_slices!r}; {fn_name} needs at least 1")
     free = [p for p in parameters[2 if teacher else 1 :] if p not in CONTEXT]
     needed = [p for p in free if _has_no_default(fn, p)]
     if teacher:
@@ -128,7 +129,10 @@ def _parse_term(name: str, entry: Mapping[str, Any], info: Info, known: Known) -
         if argument not in free:
             raise ConfigError(f"{field}.{argument}: no such argument{near(argument, free)}")
         where = f"{field}.{argument}"
-        parsed[argument] = arguments.parse(value, where, info, known, teacher or student, student)
+        found = arguments.parse(value, where, info, known, teacher or student, student)
+        if argument != "target":
+            arguments.check(found, where, inspect.signature(fn).parameters[argument])
+        parsed[argument] = found
     for argument in needed:
         if argument not in parsed:
             raise ConfigError(f"{field}.{argument}: missing; {fn_name} needs it")
@@ -182,7 +186,7 @@ def total(
     """
     value, values, memory = jnp.zeros(()), {}, {}
     for term in terms:
-        found = value_of(term, scene, context)
+        found = _fitting(term, scene, context)
         value, values[term.name] = value + term.weight(scene.step) * found, found
         if term.remembered():
             memory[term.name] = {
@@ -190,6 +194,21 @@ def total(
                 for name, argument in term.remembered().items()
             }
     return value, values, memory
+
+
+def _fitting(term: Term, scene: Scene, context: Mapping[str, Any]) -> jax.Array:
+    """`value_of`; what a loss asserts of shapes, widths in the config have decided."""
+    try:
+        return value_of(term, scene, context)
+    except AssertionError as error:
+        text = " ".join(str(error).split())
+        if not text.startswith("[Chex]"):
+            raise
+        shape = scene.stack(term.student)[0].shape
+        raise ConfigError(
+            f"losses.{term.name}.student: {term.student.output!r} of shape {shape} does not fit "
+            f"the loss: {text.partition(' failed: ')[2]}"
+        ) from error
 
 
 def constant(term: Term, scene: Scene, context: Mapping[str, Any], steps: int = 300) -> jax.Array:

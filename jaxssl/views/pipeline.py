@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxssl.errors import ConfigError, near
+from jaxssl.param_groups import plain
 from jaxssl.views import colour, geometry
 from jaxssl.views.fields import parse, whole
 from jaxssl.views.shared import TURNS, Tiles, turned
@@ -210,7 +211,7 @@ def _parse_groups(views: Any) -> dict[str, Group]:
 def _parse_group(where: str, config: Any) -> Group:
     if not hasattr(config, "items"):
         raise ConfigError(f"{where}: found {config!r}, expected a dict with count and size")
-    given = dict(config.items())
+    given = plain(config)
     for name in given:
         if name not in FIELDS:
             raise ConfigError(f"{where}.{name}: no such transform{near(name, FIELDS)}")

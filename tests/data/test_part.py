@@ -9,6 +9,7 @@ import pytest
 from jaxssl import config as configs
 from jaxssl.data import Part, load, pipeline
 from jaxssl.errors import ConfigError
+from jaxssl.skeleton import skeleton
 
 
 def config(**fields):
@@ -77,7 +78,7 @@ def test_bad_ranges_are_one_line(ranges, words):
 
 
 def test_ranges_make_another_run_and_come_back_from_json():
-    plain = configs.skeleton()
+    plain = skeleton()
     with plain.unlocked():
         plain.method = "joint_embedding"
     part = configs.merged(plain, {"data.ranges": RANGES})

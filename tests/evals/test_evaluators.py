@@ -145,7 +145,7 @@ def test_fewshot_refuses_a_class_without_enough_labels(banks):
 
 
 def test_eight_devices_give_the_numbers_of_one_and_compile_once(banks, mesh):
-    programs = (knn._correct, logistic.correct, fewshot._correct)
+    programs = (knn.hits, logistic.correct, fewshot._correct)
     expected = [module.evaluate(*banks, num_classes=K) for module in (knn, linear)]
     expected.append(fewshot.evaluate(*banks, num_classes=K, draws=3))
     with jax.set_mesh(mesh):
