@@ -31,8 +31,8 @@ class Step:
         torch.set_num_threads(d["threads"])
         self.d, self.device = d, torch.device(d["device"])
         self.batches = self.load(d["data"])
-        self.nets = nets = torch_networks.build(d).to(self.device)
-        nets.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        nets: Any = torch_networks.build(d).to(self.device)
+        self.nets = nets.to(memory_format=torch.channels_last)
         self.teachers = {name: self._copy(t) for name, t in d["teachers"].items()}
         self.parameters = {
             name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()

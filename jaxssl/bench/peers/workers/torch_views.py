@@ -154,7 +154,8 @@ def _warp(x: Tensor, affine: Mapping[str, Any] | None, elastic: Mapping[str, Any
 def _luma(x: Tensor) -> Tensor:
     if x.shape[1] == 1:
         return x
-    return sum(weight * x[:, i : i + 1] for i, weight in enumerate(LUMA))  # type: ignore[return-value]
+    grey: Any = sum(weight * x[:, i : i + 1] for i, weight in enumerate(LUMA))
+    return grey
 
 
 def _jitter(x: Tensor, t: Mapping[str, Any]) -> Tensor:
