@@ -94,3 +94,9 @@ def rows(workdir: pathlib.Path) -> dict[int, dict[str, float]]:
 def summary(workdir: pathlib.Path) -> dict:
     """What `summary.json` holds."""
     return read_json(workdir / "summary.json")
+
+
+def without_gloo(output: str) -> list[str]:
+    """The lines of a process, less those of Gloo, whose threads write into each other's."""
+    lines = output.splitlines()
+    return [line for line in lines if line and "[Gloo]" not in line and "peer ranks" not in line]

@@ -115,11 +115,12 @@ def test_a_collapsed_teacher_shows_in_entropy_and_in_prototypes_used():
 
 
 def test_terms_without_a_teacher_or_with_nothing_to_compare_report_nothing():
-    where, mask = scene(), {"mask": {"batch": "label"}}
+    where = scene()
+    given = dict(mask=dict(batch="label"), center=dict(memory="center"))
     for entry in (
         dict(fn="byol", student="projection", teacher="projection", pairs="cross"),
         dict(fn="byol", student="scores", teacher="input/pixels", pairs="same"),
-        dict(fn="ibot", student="tokens", teacher="ema/tokens", pairs="same", center=0, **mask),
+        dict(fn="ibot", student="tokens", teacher="ema/tokens", pairs="same", **given),
     ):
         parsed = terms.parse({"main": entry}, toys.INFO, KNOWN)
         assert observed.of_teachers(parsed, where) == {}
