@@ -3,6 +3,7 @@
 Each module exposes `build(**fields)`; `build` here finds it by `config.name`. Every encoder is
 called as `encoder(x, train=..., keep=None, capture=())` with x [B, H, W, C] float; the ViT also
 takes `tokens` and `mask`. `keep` are drop-path scales [B, encoder.drop_depth] (`stochastic_depth`).
+An encoder with `joins_groups` also takes tuples of groups of views, and encodes them side by side.
 """
 
 import sys

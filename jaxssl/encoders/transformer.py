@@ -1,15 +1,21 @@
 """Pre-norm transformer blocks on [B, T, D], looped or scanned; for encoders, predictors, decoders.
 
+A row of T tokens may hold several sequences, one after another: its `parts`, pairs (V, N) of V
+sequences of N tokens. Attention stays within a sequence; everything else is token by token. Views
+of different sizes so pass each block as one, and what a block needs is fetched once for all.
+
 Vaswani et al. 2017, "Attention Is All You Need", arXiv:1706.03762; the pre-norm form as in
 Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv:2010.11929.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 
 from jaxssl.by_name import check_choice
@@ -18,6 +24,9 @@ from jaxssl.sharding import batch_sharded, check_model_axis
 FFNS = ("mlp", "swiglu")
 ATTENTIONS = ("einsum", "fused")
 REMATS = ("none", "full", "dots")
+
+# (V, N) of V sequences of N tokens, one after another; the sum of V N is T.
+Parts = tuple[tuple[int, int], ...]
 
 _kernel_init = nn.initializers.truncated_normal(0.02)
 
@@ -35,18 +44,20 @@ class Attention(nn.Module):
       qkv_bias: bias of the query, key and value projection.
       implementation: "einsum" or "fused" (`jax.nn.dot_product_attention`; cuDNN's flash attention
         on a GPU in half precision).
-      weights: also return the attention weights [B, H, T, T], float32; always by einsum.
+      weights: also return the attention weights, float32; always by einsum.
+      parts: the sequences that a row holds.
     """
 
     heads: int
     qkv_bias: bool
     implementation: str
     weights: bool
+    parts: Parts
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """x [B, T, D] -> ([B, T, D], weights or None)."""
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """x [B, T, D] -> ([B, T, D], weights [B, V, H, N, N] of each part, or none)."""
         width = x.shape[-1]
         check_model_axis(self.heads, "heads of attention")
         qkv = nn.Dense(
@@ -57,18 +68,29 @@ class Attention(nn.Module):
             name="qkv",
         )(x)
         qkv = batch_sharded(qkv)
-        q, k, v = rearrange(qkv, "b t (n h d) -> n b t h d", n=3, h=self.heads)
-        weights = None
-        if self.implementation == "fused" and not self.weights:
-            y = jax.nn.dot_product_attention(q, k, v, implementation=_fused_backend(q))
-        else:
-            logits = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=jnp.float32)
-            softmax = jax.nn.softmax(logits * q.shape[-1] ** -0.5)
-            y = jnp.einsum("bhts,bshd->bthd", softmax.astype(self.dtype), v)
-            weights = softmax if self.weights else None
-        y = batch_sharded(rearrange(y, "b t h d -> b t (h d)"))
+        values, weights = [], []
+        for part, (views, _) in zip(split_parts(qkv, self.parts), self.parts):
+            q, k, v = rearrange(
+                part, "b (v t) (n h d) -> n (b v) t h d", v=views, n=3, h=self.heads
+            )
+            y, attention = self._attend(q, k, v)
+            values.append(rearrange(y, "(b v) t h d -> b (v t) (h d)", v=views))
+            if attention is not None:
+                weights.append(rearrange(attention, "(b v) ... -> b v ...", v=views))
+        y = batch_sharded(jnp.concatenate(values, axis=1))
         out = nn.Dense(width, kernel_init=_kernel_init, dtype=self.dtype, name="out")(y)
-        return out, weights
+        return out, tuple(weights)
+
+    def _attend(
+        self, q: jax.Array, k: jax.Array, v: jax.Array
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Queries, keys and values [B, T, H, d] -> ([B, T, H, d], weights [B, H, T, T] or None)."""
+        if self.implementation == "fused" and not self.weights:
+            return jax.nn.dot_product_attention(q, k, v, implementation=_fused_backend(q)), None
+        logits = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=jnp.float32)
+        softmax = jax.nn.softmax(logits * q.shape[-1] ** -0.5)
+        y = jnp.einsum("bhts,bshd->bthd", softmax.astype(self.dtype), v)
+        return y, softmax if self.weights else None
 
 
 def _fused_backend(q: jax.Array) -> Literal["cudnn"] | None:
@@ -120,13 +142,22 @@ class Block(nn.Module):
     layer_scale: float
     attention: str
     weights: bool
+    parts: Parts
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array, keep: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-        """x [B, T, D], keep [B] or None -> (x [B, T, D], attention weights or None)."""
+    def __call__(
+        self, x: jax.Array, keep: jax.Array | None
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """x [B, T, D], keep [B, T] or None -> (x [B, T, D], attention weights of each part)."""
         attention = Attention(
-            self.heads, self.qkv_bias, self.attention, self.weights, self.dtype, name="attention"
+            self.heads,
+            self.qkv_bias,
+            self.attention,
+            self.weights,
+            self.parts,
+            self.dtype,
+            name="attention",
         )
         # Split by sample between all matrix products: what moves under FSDP is then the params.
         y, weights = attention(batch_sharded(layer_norm(self.dtype, "norm1")(x)))
@@ -140,7 +171,7 @@ class Block(nn.Module):
         if self.layer_scale:
             scale = self.param(name, nn.initializers.constant(self.layer_scale), (y.shape[-1],))
             y = y * scale.astype(self.dtype)
-        return y if keep is None else y * keep[:, None, None].astype(self.dtype)
+        return y if keep is None else y * keep[..., None].astype(self.dtype)
 
 
 class Transformer(nn.Module):
@@ -176,26 +207,35 @@ class Transformer(nn.Module):
         self,
         x: jax.Array,
         *,
+        parts: Parts | None = None,
         keep: jax.Array | None = None,
         layers: bool = False,
         weights: bool = False,
-    ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+    ) -> tuple[jax.Array, jax.Array | None, tuple[jax.Array, ...]]:
         """Run the blocks.
 
         Args:
           x: [B, T, D].
-          keep: drop-path scales [B, depth], or None; both branches of a block share one.
+          parts: (V, N) of the sequences that a row holds; None for one of T tokens.
+          keep: drop-path scales [B, V, depth] of every sequence, V summed over the parts, or None;
+            both branches of a block share one.
           layers: also return every block's output.
           weights: also return the attention of the last block.
 
-        Returns: (x [B, T, D], outputs [B, L, T, D] or None, attention [B, H, T, T] or None).
+        Returns: (x [B, T, D], outputs [B, L, T, D] or None, attention [B, V, H, N, N] of each part,
+          or none).
         """
+        parts = parts or ((1, x.shape[1]),)
+        if keep is not None:  # a scale for every token, [depth, B, T]
+            lengths = [length for views, length in parts for _ in range(views)]
+            keep = jnp.moveaxis(keep, -1, 0)[..., np.repeat(np.arange(len(lengths)), lengths)]
         if self.scan and self.depth:
-            return self._scanned(x, keep, layers, weights)
-        outputs, attention = [], None
+            return self._scanned(x, keep, parts, layers, weights)
+        outputs: list[jax.Array] = []
+        attention: tuple[jax.Array, ...] = ()
         for i in range(self.depth):
-            block = self._block(weights and i == self.depth - 1, f"block{i}")
-            x, attention = block(x, None if keep is None else keep[:, i])
+            block = self._block(weights and i == self.depth - 1, parts, f"block{i}")
+            x, attention = block(x, None if keep is None else keep[i])
             outputs.append(x)
         if not layers:
             return x, None, attention
@@ -203,11 +243,10 @@ class Transformer(nn.Module):
         return x, jnp.stack(outputs, axis=1) if outputs else none, attention
 
     def _scanned(
-        self, x: jax.Array, keep: jax.Array | None, layers: bool, weights: bool
-    ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+        self, x: jax.Array, keep: jax.Array | None, parts: Parts, layers: bool, weights: bool
+    ) -> tuple[jax.Array, jax.Array | None, tuple[jax.Array, ...]]:
         # The attention travels in the carry, so that only the last block's is kept.
-        batch, tokens, _ = x.shape
-        empty = jnp.zeros((batch, self.heads, tokens, tokens)) if weights else None
+        shapes = [(x.shape[0], v, self.heads, n, n) for v, n in parts if weights]
 
         def body(block: nn.Module, carry: Any, kept: jax.Array | None) -> Any:
             y, attention = block(carry[0], kept)
@@ -220,11 +259,11 @@ class Transformer(nn.Module):
             out_axes=1,
             length=self.depth,
         )
-        rows = None if keep is None else keep.T
-        (x, attention), outputs = scan(self._block(weights, "blocks"), (x, empty), rows)
+        start = (x, tuple(map(jnp.zeros, shapes)))
+        (x, attention), outputs = scan(self._block(weights, parts, "blocks"), start, keep)
         return x, outputs, attention
 
-    def _block(self, weights: bool, name: str) -> nn.Module:
+    def _block(self, weights: bool, parts: Parts, name: str) -> nn.Module:
         policies: dict[str, Callable[..., bool] | None] = {
             "full": None,
             "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -241,9 +280,20 @@ class Transformer(nn.Module):
             layer_scale=self.layer_scale,
             attention=self.attention,
             weights=weights,
+            parts=parts,
             dtype=self.dtype,
             name=name,
         )
+
+
+def split_parts(x: jax.Array, parts: Parts, axis: int = 1) -> list[jax.Array]:
+    """The parts of an axis of T tokens, V N tokens each.
+
+    >>> [part.shape for part in split_parts(jnp.zeros((5, 10)), ((2, 3), (1, 4)))]
+    [(5, 6), (5, 4)]
+    """
+    ends = list(itertools.accumulate(views * length for views, length in parts))
+    return jnp.split(x, ends[:-1], axis=axis)
 
 
 def check_transformer(ffn: str, attention: str, remat: str) -> None:

@@ -9,7 +9,9 @@ Transformer", arXiv:2103.15691, with the separable positions of Feichtenhofer et
 Autoencoders As Spatiotemporal Learners", arXiv:2205.09113.
 """
 
+import itertools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -19,7 +21,13 @@ from einops import rearrange
 
 from jaxssl.by_name import check_choice, check_positive
 from jaxssl.encoders import positions
-from jaxssl.encoders.transformer import Transformer, check_transformer, layer_norm
+from jaxssl.encoders.transformer import (
+    Parts,
+    Transformer,
+    check_transformer,
+    layer_norm,
+    split_parts,
+)
 from jaxssl.errors import ConfigError
 
 
@@ -41,10 +49,24 @@ SIZES = {
     "H": Size(1280, 32, 16),
     "g": Size(1536, 40, 24, "swiglu", 1e-5),
 }
+# An array [B, ...], or a tuple of one [B, V, ...] (or None) for each group of views.
+Groups = Any
 POOLS = ("cls", "mean", "cls_mean")
 POSEMBS = ("learned", "sincos2d", "sincos3d")
 
 _token_init = nn.initializers.truncated_normal(0.02)
+
+
+class _Group(NamedTuple):
+    """Views of one size, [B, V, ...] or, once merged, [B V, ...], with what `ViT` takes of them."""
+
+    x: jax.Array
+    keep: jax.Array | None
+    tokens: jax.Array | None
+    mask: jax.Array | None
+
+    def each(self, change: Callable[[jax.Array], jax.Array]) -> "_Group":
+        return _Group(*(None if a is None else change(a) for a in self))  # type: ignore[arg-type]
 
 
 class ViT(nn.Module):
@@ -52,6 +74,7 @@ class ViT(nn.Module):
 
     Attributes:
       captures: the further outputs that a call can be asked for.
+      joins_groups: whether groups of views of different sizes can pass together.
     """
 
     transformer: Transformer
@@ -68,6 +91,7 @@ class ViT(nn.Module):
     tubelet: int = 1
 
     captures = ("layers", "class_layers", "last", "attention")
+    joins_groups = True  # takes tuples of groups of views
 
     @property
     def drop_depth(self) -> int:
@@ -77,15 +101,19 @@ class ViT(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
+        x: Groups,
         *,
         train: bool,
-        keep: jax.Array | None = None,
-        tokens: jax.Array | None = None,
-        mask: jax.Array | None = None,
+        keep: Groups | None = None,
+        tokens: Groups | None = None,
+        mask: Groups | None = None,
         capture: tuple[str, ...] = (),
-    ) -> dict[str, Any]:
+    ) -> Any:
         """Encode images, clips or volumes.
+
+        Views of several sizes can pass together, as a tuple of groups of views: each argument is
+        then a tuple, [B, V, ...] for the [B, ...] below, None for a group without it, and what is
+        returned is a list of such outputs. Every block sees all of them at once.
 
         Args:
           x: [B, H, W, C], float, for one frame, else [B, frames, H, W, C]; H and W divisible by
@@ -107,54 +135,103 @@ class ViT(nn.Module):
           capture.
         """
         del train
-        grid = self._check(x, keep, mask, capture)
-        x = x[:, None] if x.ndim == 4 else x
-        x = rearrange(
-            x.astype(self.dtype),
+        given = (x, keep, tokens, mask)
+        if isinstance(x, tuple):
+            none = (None,) * len(x)
+            groups = [_Group(*g) for g in zip(*(none if a is None else a for a in given))]
+            return self._encode(groups, capture)
+        (out,) = self._encode([_Group(*given).each(lambda a: jnp.expand_dims(a, 1))], capture)
+        return {name: a[:, 0] for name, a in out.items()}
+
+    def _encode(
+        self, groups: Sequence[_Group], capture: tuple[str, ...]
+    ) -> list[dict[str, jax.Array]]:
+        """What `__call__` says, of groups of views [B, V, ...]."""
+        views = [group.x.shape[1] for group in groups]
+        flat = [group.each(lambda a: rearrange(a, "b v ... -> (b v) ...")) for group in groups]
+        grids = [self._check(group, capture) for group in flat]
+        table = self._position_table(grids[0][0])
+        embed = nn.Dense(self.width, dtype=self.dtype, name="patch_embedding")
+        blank = self.param("mask_token", _token_init, (self.width,)) if self.mask_token else None
+        front = self._front()
+
+        rows = []
+        for (pixels, _, kept, hidden), grid in zip(flat, grids):
+            place = self._positions(table, grid)
+            class_place, place = place[: int(self.class_token)], place[int(self.class_token) :]
+            y = self._patches(pixels)
+            place = jnp.broadcast_to(place, (y.shape[0], *place.shape))
+            if kept is not None:
+                y, place = _gather(y, kept), _gather(place, kept)
+                hidden = None if hidden is None else jnp.take_along_axis(hidden, kept, axis=1)
+            y = embed(y)
+            if hidden is not None and blank is not None:  # the first says the second
+                y = jnp.where(hidden[..., None], blank.astype(self.dtype), y)
+            lead = [front[0] + class_place, *front[1:]] if self.class_token else front
+            lead = [jnp.broadcast_to(t, (y.shape[0], *t.shape)).astype(self.dtype) for t in lead]
+            rows.append(jnp.concatenate([*lead, y + place.astype(self.dtype)], axis=1))
+
+        parts = tuple((v, row.shape[1]) for v, row in zip(views, rows))
+        scales = [group.keep for group in groups if group.keep is not None]
+        whole = [rearrange(row, "(b v) t d -> b (v t) d", v=v) for row, v in zip(rows, views)]
+        y, layers, attention = self.transformer(
+            jnp.concatenate(whole, axis=1),
+            parts=parts,
+            keep=jnp.concatenate(scales, axis=1) if scales else None,
+            layers="layers" in capture or "class_layers" in capture,
+            weights="attention" in capture,
+        )
+        normed = _views(layer_norm(self.dtype, "norm")(y), parts)
+        lasts = _views(y, parts) if "last" in capture else ()
+        stacks = _views(layers, parts, axis=2) if layers is not None else ()
+
+        first, extra = int(self.class_token) + self.registers, int(self.class_token)
+        outputs = []
+        for z, last, stack, weights in itertools.zip_longest(normed, lasts, stacks, attention):
+            found = {"pooled": self._pool(z, first), "tokens": z[:, :, first:]}
+            if last is not None:
+                found["last"] = jnp.concatenate([last[:, :, :extra], last[:, :, first:]], axis=2)
+            if stack is not None:
+                stack = jnp.moveaxis(stack, 2, 1)  # [B, V, L, N, D]
+                found |= {"layers": stack[..., first:, :], "class_layers": stack[..., 0, :]}
+            if weights is not None:
+                found["attention"] = weights
+            outputs.append({name: found[name] for name in ("pooled", "tokens", *capture)})
+        return outputs
+
+    def _patches(self, x: jax.Array) -> jax.Array:
+        """[B, (frames), H, W, C] -> [B, T, u p p C]."""
+        return rearrange(
+            (x[:, None] if x.ndim == 4 else x).astype(self.dtype),
             "b (t u) (h p) (w q) c -> b (t h w) (u p q c)",
             u=self.tubelet,
             p=self.patch,
             q=self.patch,
         )
-        place = self._positions(grid)
-        class_place, place = place[: int(self.class_token)], place[int(self.class_token) :]
-        place = jnp.broadcast_to(place, (x.shape[0], *place.shape))
-        if tokens is not None:
-            x, place = _gather(x, tokens), _gather(place, tokens)
-            mask = None if mask is None else jnp.take_along_axis(mask, tokens, axis=1)
-        x = nn.Dense(self.width, dtype=self.dtype, name="patch_embedding")(x)
-        if self.mask_token:
-            blank = self.param("mask_token", _token_init, (self.width,)).astype(self.dtype)
-            x = x if mask is None else jnp.where(mask[..., None], blank, x)
-        x = self._prepend(x + place.astype(self.dtype), class_place)
 
-        x, layers, attention = self.transformer(
-            x,
-            keep=keep,
-            layers="layers" in capture or "class_layers" in capture,
-            weights="attention" in capture,
-        )
-        first = x.shape[1] - place.shape[1]
-        captured = {"attention": attention}
-        if layers is not None:
-            captured |= {"layers": layers[:, :, first:], "class_layers": layers[:, :, 0]}
-        if "last" in capture:
-            captured["last"] = jnp.concatenate([x[:, : int(self.class_token)], x[:, first:]], 1)
-        x = layer_norm(self.dtype, "norm")(x)
-        out: dict[str, Any] = {"pooled": self._pool(x, first), "tokens": x[:, first:]}
-        return out | {name: captured[name] for name in capture}
+    def _position_table(self, frames: int) -> tuple[jax.Array, ...]:
+        """What is learned of positions: a table over the plane and, for clips, one over time."""
+        if self.posemb != "learned":
+            return ()
+        own = math.prod(self._own_grid())
+        shape = (int(self.class_token) + own, self.width)
+        plane = self.param("position_embedding", _token_init, shape)
+        if self.frames == 1:
+            return (plane,)
+        return (plane, self.param("temporal_embedding", _token_init, (frames, self.width)))
 
-    def _positions(self, grid: tuple[int, int, int]) -> jax.Array:
+    def _own_grid(self) -> tuple[int, int]:
+        return (self.image_size[0] // self.patch, self.image_size[1] // self.patch)
+
+    def _positions(self, table: tuple[jax.Array, ...], grid: tuple[int, int, int]) -> jax.Array:
         """Positions [1 + T, D], or [T, D] without a class token, float32."""
-        own = (self.image_size[0] // self.patch, self.image_size[1] // self.patch)
+        own = self._own_grid()
         extra = int(self.class_token)
-        if self.posemb == "learned":
-            shape = (extra + own[0] * own[1], self.width)
-            table = self.param("position_embedding", _token_init, shape)
-            front, place = table[:extra], positions.interpolate(table[extra:], own, grid[1:])
-            if self.frames > 1:
-                times = self.param("temporal_embedding", _token_init, (grid[0], self.width))
-                place = rearrange(times[:, None] + place, "t s d -> (t s) d")
+        if table:
+            plane, *times = table
+            front, place = plane[:extra], positions.interpolate(plane[extra:], own, grid[1:])
+            if times:
+                place = rearrange(times[0][:, None] + place, "t s d -> (t s) d")
             return jnp.concatenate([front, place])
         if self.posemb == "sincos2d":
             fixed = positions.sincos2d(self.width, own, grid[1:])
@@ -162,31 +239,26 @@ class ViT(nn.Module):
             fixed = positions.sincos3d(self.width, (grid[0], *own), grid)
         return jnp.pad(jnp.asarray(fixed), ((extra, 0), (0, 0)))
 
-    def _prepend(self, x: jax.Array, class_place: jax.Array) -> jax.Array:
-        """Put the class token, then the registers, before the patches."""
+    def _front(self) -> list[jax.Array]:
+        """What stands before the patches: the class token [1, D], then the registers."""
         front = []
         if self.class_token:
-            token = self.param("class_token", _token_init, (1, self.width))
-            front.append(token + class_place)
+            front.append(self.param("class_token", _token_init, (1, self.width)))
         if self.registers:
             front.append(self.param("registers", _token_init, (self.registers, self.width)))
-        lead = [jnp.broadcast_to(t, (x.shape[0], *t.shape)).astype(self.dtype) for t in front]
-        return jnp.concatenate([*lead, x], axis=1)
+        return front
 
     def _pool(self, x: jax.Array, first: int) -> jax.Array:
-        mean = x[:, first:].mean(1, dtype=jnp.float32).astype(self.dtype)
+        """[B, V, N, D] -> [B, V, D]."""
+        mean = x[:, :, first:].mean(2, dtype=jnp.float32).astype(self.dtype)
         if self.pool == "mean":
             return mean
-        return x[:, 0] if self.pool == "cls" else jnp.concatenate([x[:, 0], mean], axis=-1)
+        cls = x[:, :, 0]
+        return cls if self.pool == "cls" else jnp.concatenate([cls, mean], axis=-1)
 
-    def _check(
-        self,
-        x: jax.Array,
-        keep: jax.Array | None,
-        mask: jax.Array | None,
-        capture: tuple[str, ...],
-    ) -> tuple[int, int, int]:
+    def _check(self, group: _Group, capture: tuple[str, ...]) -> tuple[int, int, int]:
         """The grid of patches (t, h, w), once the arguments are known to fit."""
+        x, keep, _, mask = group
         whole = x.shape[1:] if x.ndim == 5 else (1, *x.shape[1:])
         if len(whole) != 4 or whole[0] != self.frames or any(n % self.patch for n in whole[1:3]):
             form = "[B, H, W, C]" if self.frames == 1 else f"[B, {self.frames}, H, W, C]"
@@ -223,6 +295,13 @@ class ViT(nn.Module):
 def _gather(x: jax.Array, indices: jax.Array) -> jax.Array:
     """Rows `indices` [B, M] of x [B, T, D]: [B, M, D]."""
     return jnp.take_along_axis(x, indices[..., None], axis=1)
+
+
+def _views(x: jax.Array, parts: Parts, axis: int = 1) -> list[jax.Array]:
+    """The sequences of each part, V and N in place of the axis of T tokens."""
+    front, back = x.shape[:axis], x.shape[axis + 1 :]
+    pieces = zip(split_parts(x, parts, axis), parts)
+    return [piece.reshape(*front, *part, *back) for piece, part in pieces]
 
 
 def build(

@@ -188,6 +188,8 @@ class Networks(NamedTuple):
             ]
         elif mode == "all" and all(_shapes(block) == _shapes(blocks[0]) for block in blocks):
             parts = [jax.tree.map(lambda *a: jnp.concatenate(a, 1), *blocks)]
+        elif mode == "all" and getattr(module, "joins_groups", False):
+            return self._pass_groups(name, module, params, stats, blocks, train, fixed), stats
         else:
             parts = list(blocks)
         done = []
@@ -232,6 +234,26 @@ class Networks(NamedTuple):
             return batch_sharded(chunked(apply, self.microbatches)(block)), stats
         out, new = apply(block)
         return batch_sharded(out), {**stats, name: new["batch_stats"]}
+
+    def _pass_groups(
+        self,
+        name: str,
+        module: nn.Module,
+        params: PyTree,
+        stats: PyTree,
+        blocks: Sequence[Mapping[str, Any]],
+        train: bool,
+        fixed: Mapping[str, Any],
+    ) -> list[Any]:
+        """Blocks of several shapes through a network that takes them side by side."""
+        variables = variables_of(name, params, stats)
+        given = sorted(set().union(*blocks))
+
+        def apply(blocks: Sequence[PyTree]) -> Any:
+            fields: dict[str, Any] = {f: tuple(block.get(f) for block in blocks) for f in given}
+            return module.apply(variables, fields.pop("x"), train=train, **fields, **fixed)
+
+        return list(batch_sharded(chunked(apply, self.microbatches)(list(blocks))))
 
 
 def joins_views(module: nn.Module) -> bool:

@@ -207,6 +207,34 @@ def test_no_blocks_leave_the_patch_embedding(scan):
         run(net, params, images(), capture=("attention",))
 
 
+@pytest.mark.parametrize("scan", [False, True])
+def test_groups_of_views_pass_together_and_see_only_themselves(scan):
+    net = vit(pool="cls_mean", registers=2, mask_token=True, layer_scale=0.5, scan=scan)
+    params = init(net)
+    rng = np.random.default_rng(5)
+    large = {
+        "x": np.float32(rng.normal(size=(B, 2, 16, 16, 3))),
+        "keep": np.float32(rng.uniform(0.5, 2, (B, 2, L))),
+        "mask": rng.random((B, 2, T)) < 0.5,
+        "tokens": None,
+    }
+    small = {
+        "x": np.float32(rng.normal(size=(B, 3, 8, 8, 3))),
+        "keep": np.float32(rng.uniform(0.5, 2, (B, 3, L))),
+        "mask": None,
+        "tokens": np.argsort(rng.random((B, 3, 4)))[..., :3],
+    }
+    both = {name: (large[name], small[name]) for name in large}
+    together = run(net, params, both.pop("x"), **both, capture=net.captures)
+    for group, got in zip((large, small), together):
+        flat = {k: a.reshape(-1, *a.shape[2:]) for k, a in group.items() if a is not None}
+        alone = run(net, params, flat.pop("x"), **flat, capture=net.captures)
+        assert set(got) == set(alone) == {"pooled", "tokens", *net.captures}
+        for name, expected in alone.items():
+            assert got[name].shape == (B, len(expected) // B, *expected.shape[1:])
+            assert_close(got[name].reshape(expected.shape), expected)
+
+
 def test_layer_scale_starts_at_its_value():
     net = vit(layer_scale=0.125)
     init = lambda key: net.init(key, images(), train=False)["params"]["transformer"]["block1"]
