@@ -6,7 +6,8 @@
 
 A row of the methods comes from the docstring and the `PRESETS` of a file in `experiments/`; a
 number from `experiments/results.json`, which `--record` fills from the workdirs of finished runs.
-Workdirs that differ in the seed alone are one measurement.
+Workdirs that differ in the seed alone are one measurement. What was not run at its own length
+stands as it does in the comparisons at equal compute (`jaxssl.compare`), if it is there.
 """
 
 import argparse
@@ -27,12 +28,15 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxssl import config as configs
+from jaxssl.compare.tables import CONTROL, TABLES
 from jaxssl.errors import ConfigError
 from jaxssl.markdown import count, filled, spread, table
 from jaxssl.report.writers import read_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONTROLS = ("random_init", "raw_input", "constant")
+OWN = "its_control"  # the rival that a method's docstring names
+COMPARED = ("knn", "linear")  # the metrics of a comparison at equal compute that are won or lost
 ERRORS = "pretext/"  # metrics that begin with this are errors: less is better, and no shares
 # What may differ between two runs of one measurement: nothing here is part of what is measured.
 IRRELEVANT = (
@@ -257,13 +261,15 @@ def tables(root: pathlib.Path) -> dict[str, str]:
 def methods(root: pathlib.Path) -> str:
     """One row per experiment: its idea, its reference, its presets and how it stands."""
     rows = []
-    measured = results(root)
+    measured, compared = results(root), comparisons(root)
     for e in experiments(root):
         stands = []
         for preset in e.presets:
             of = [r for r in measured if (r["experiment"], r["preset"]) == (e.name, preset)]
-            plain = [r for r in of if not r["changes"]]
-            stands.append(f"`{preset}`: {verdict(plain[0]) if plain else 'not measured'}")
+            plain = [verdict(r) for r in of if not r["changes"]]
+            found = compared.get((e.name, preset), ())
+            short = [f"at equal compute {verdict(r)}" for r in found]
+            stands.append(f"`{preset}`: {(plain or short or ['not measured'])[0]}")
         link = f"[{e.method}](experiments/{e.name}.py)"
         reference = re.sub(
             r"arXiv[: ](\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", e.reference
@@ -280,7 +286,7 @@ def verdict(result: Mapping[str, Any]) -> str:
     """
     lost = []
     for metric, entry in result["evals"].items():
-        for control in CONTROLS:
+        for control in (*CONTROLS, OWN):
             pairs = zip(entry["trained"], entry.get(control, ()))
             sign = -1 if metric.startswith(ERRORS) else 1
             if not all(sign * trained > sign * rival for trained, rival in pairs):
@@ -289,6 +295,34 @@ def verdict(result: Mapping[str, Any]) -> str:
     if not lost:
         return f"better than its controls on {count(len(result['evals']), 'metric')} ({seeds})"
     return f"not better than {', '.join(lost)} ({seeds})"
+
+
+def comparisons(root: pathlib.Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """(experiment, preset) -> how it did in comparisons, in the form that `verdict` takes.
+
+    The control counts at the seeds at which it was run.
+    """
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for kind in TABLES.values():
+        path = root / kind.record
+        record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": ()}
+        rows = {row["experiment"]: row for row in record["rows"] if row["seeds"]}
+        for name, row in rows.items():
+            control = rows.get(name + CONTROL, {"seeds": ()})
+            seeds = sorted(row["seeds"], key=lambda s: s not in control["seeds"])
+            evals = {metric: _ordered(row, metric, seeds) for metric in COMPARED}
+            shared = [s for s in seeds if s in control["seeds"]]
+            for metric in COMPARED if shared else ():
+                evals[metric][OWN] = _ordered(control, metric, shared)["trained"]
+            found.setdefault((name, record["preset"]), []).append({"seeds": seeds, "evals": evals})
+    return found
+
+
+def _ordered(row: Mapping[str, Any], metric: str, seeds: Sequence[int]) -> dict[str, list[float]]:
+    """kind -> the values of a metric at some seeds of a recorded row."""
+    at = [row["seeds"].index(seed) for seed in seeds]
+    kinds = row["evals"][metric]
+    return {k: [kinds[k][i] for i in at] for k in ("trained", *CONTROLS) if k in kinds}
 
 
 def numbers(measured: Sequence[Mapping[str, Any]]) -> str:

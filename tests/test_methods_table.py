@@ -124,6 +124,26 @@ def test_methods_say_whether_they_beat_their_controls(root):
     assert "`cifar10`: not measured" in rows()
 
 
+def test_what_has_no_run_of_its_own_stands_as_it_does_at_equal_compute(root):
+    def row(name, seeds, knn):
+        evals = {"trained": knn, "random_init": [0.4] * len(seeds), "raw_input": [0.3] * len(seeds)}
+        return dict(experiment=name, seeds=seeds, evals={"knn": evals, "linear": evals})
+
+    def stands(*rows):
+        record = dict(table="comparison", preset="digits", rows=rows)
+        (root / "experiments" / "comparison.json").write_text(json.dumps(record))
+        return methods_table.tables(root)["methods"]
+
+    plain = row("small", [0, 1], [0.45, 0.6])
+    better = "`digits`: at equal compute better than its controls on 2 metrics (2 seeds)"
+    assert better in stands(plain)
+    assert better in stands(plain, row("small.control", [1], [0.5]))  # 0.6 against 0.5
+    lost = "at equal compute not better than its control on knn, its control on linear"
+    assert lost in stands(plain, row("small.control", [0], [0.5]))
+    methods_table.record(root, [run(root, 0, 0.95)], machine="a box")
+    assert "`digits`: better than its controls on 1 metric (1 seed)" in stands(plain)
+
+
 def test_check_fails_until_write(root, capsys):
     assert methods_table.main(["--check"], root) == 1
     assert capsys.readouterr().out.count("\n") == 1

@@ -108,6 +108,8 @@ def _show(root: pathlib.Path, workdir: pathlib.Path | None, check: bool) -> int:
         else:
             path.parent.mkdir(exist_ok=True)
             path.write_text(wanted[path])
+    if stale and not check:
+        print("python -m jaxssl.methods_table --write  # the table of methods rests on it")
     return 1 if check and stale else 0
 
 

@@ -10,8 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxssl import methods_table
-from jaxssl.compare.runs import CONTROL
-from jaxssl.compare.tables import TABLES
+from jaxssl.compare.tables import CONTROL, TABLES
 from jaxssl.markdown import count, spread, table
 from jaxssl.report import human
 

@@ -20,14 +20,13 @@ from jaxssl import config as configs
 from jaxssl import methods_table
 from jaxssl.compare import tables
 from jaxssl.compare.one import facts_path
-from jaxssl.compare.tables import PRESET, Table
+from jaxssl.compare.tables import CONTROL, PRESET, Table
 from jaxssl.errors import ConfigError, near
 from jaxssl.report import human
 from jaxssl.report.writers import read_json
 
 METRICS = {"knn": "knn/accuracy", "linear": "linear/accuracy", "rankme": "features/rankme"}
 KINDS = ("trained", "random_init", "raw_input")
-CONTROL = ".control"
 
 
 class Run(NamedTuple):

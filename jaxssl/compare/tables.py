@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from jaxssl import base
 from jaxssl.errors import ConfigError, near
 
+CONTROL = ".control"  # what the name of an experiment's control ends with
 PRESET = "cifar10"  # the scale at which methods are compared
 # Of a small vision transformer, what says how much it computes.
 SIZE = ("name", "width", "depth", "heads", "patch")
