@@ -28,6 +28,8 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxssl import config as configs
+from jaxssl.bench import invariance
+from jaxssl.bench.faults import command as faults
 from jaxssl.compare.tables import CONTROL, TABLES
 from jaxssl.errors import ConfigError
 from jaxssl.markdown import count, filled, spread, table
@@ -35,6 +37,11 @@ from jaxssl.report.writers import read_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONTROLS = ("random_init", "raw_input", "constant")
+# What commands of `jaxssl.bench` wrote with --json=experiments/NAME.json, and how it is shown.
+BENCHES: Mapping[str, Callable[[Any], str]] = {
+    "invariance": invariance.block,
+    "faults": faults.block,
+}
 OWN = "its_control"  # the rival that a method's docstring names
 COMPARED = ("knn", "linear")  # the metrics of a comparison at equal compute that are won or lost
 ERRORS = "pretext/"  # metrics that begin with this are errors: less is better, and no shares
@@ -255,7 +262,11 @@ def results(root: pathlib.Path) -> list[dict[str, Any]]:
 
 def tables(root: pathlib.Path) -> dict[str, str]:
     """Marker -> the Markdown that belongs there."""
-    return {"methods": methods(root), "numbers": numbers(results(root))}
+    made = {"methods": methods(root), "numbers": numbers(results(root))}
+    for name, shown in BENCHES.items():
+        path = root / "experiments" / f"{name}.json"
+        made[name] = shown(read_json(path)) if path.exists() else "Nothing is measured yet."
+    return made
 
 
 def methods(root: pathlib.Path) -> str:

@@ -30,6 +30,7 @@ def get_config(preset="digits"):
 '''
 README = (
     "# Title\n<!-- methods -->\n<!-- /methods -->\nwords\n<!-- numbers -->\n<!-- /numbers -->\n"
+    "<!-- invariance -->\n<!-- /invariance -->\n<!-- faults -->\n<!-- /faults -->\n"
 )
 
 
@@ -142,6 +143,25 @@ def test_what_has_no_run_of_its_own_stands_as_it_does_at_equal_compute(root):
     assert lost in stands(plain, row("small.control", [0], [0.5]))
     methods_table.record(root, [run(root, 0, 0.95)], machine="a box")
     assert "`digits`: better than its controls on 1 metric (1 seed)" in stands(plain)
+
+
+def test_what_benches_wrote_is_shown(root):
+    cell = lambda size: dict(metrics=size, params=2 * size, absent="")
+    absent = dict(metrics=0.0, params=0.0, absent="batch normalisation")
+    rows = {
+        "a": dict(steps=3, cells={"2 devices": cell(1e-7), "microbatches": absent}),
+        "b": dict(steps=3, cells={"2 devices": cell(3e-7), "microbatches": cell(0.0)}),
+    }
+    (root / "experiments" / "invariance.json").write_text(json.dumps(rows))
+    trials = [dict(provoked=True, survived=s, seconds=2.0, note=n) for s, n in ((1, ""), (0, "no"))]
+    record = dict(seed=0, steps=9, faults={"sigterm": trials})
+    (root / "experiments" / "faults.json").write_text(json.dumps(record))
+    found = methods_table.tables(root)
+    assert "| 2 devices | 2 | 3e-07 / 6e-07 |" in found["invariance"]
+    assert "| microbatches | 1 | equal |" in found["invariance"]
+    assert "| a | 1e-07 / 2e-07 | n/a |" in found["invariance"]
+    assert "| 2 | 1 | 2.0 s, at most 2.0 s |" in found["faults"]
+    assert "- sigterm: no" in found["faults"]
 
 
 def test_check_fails_until_write(root, capsys):

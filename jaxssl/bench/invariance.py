@@ -256,6 +256,33 @@ def table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
     return markdown.table(["experiment", *columns], lines)
 
 
+def block(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """What README.md shows of recorded rows: the largest differences of a column, then all rows."""
+    columns = [c for c in COLUMNS if any(c in row["cells"] for row in rows.values())]
+    largest = []
+    for column in columns:
+        cells = [Cell(**row["cells"][column]) for row in rows.values() if column in row["cells"]]
+        apply = [cell for cell in cells if not cell.absent]
+        worst = Cell(
+            max((cell.metrics for cell in apply), default=0.0),
+            max((cell.params for cell in apply), default=0.0),
+            absent="" if apply else "for none",
+        )
+        largest.append([column, str(len(apply)), worst.text()])
+    steps = sorted({row["steps"] for row in rows.values()})
+    head = ["against one device", "experiments", "largest difference, metrics / params"]
+    return "\n\n".join(
+        (
+            markdown.table(head, largest),
+            f"After {' or '.join(map(str, steps))} steps; a difference is max |a - b| / max |b| of a "
+            "metric, or of a leaf of the params.",
+            "<details><summary>Every experiment</summary>",
+            table(rows, columns),
+            "</details>",
+        )
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 2 bad input. How large a difference may be is for the reader."""
     try:

@@ -95,6 +95,16 @@ def table(found: Mapping[str, Sequence[Trial]]) -> str:
     )
 
 
+def block(record: Mapping[str, Any]) -> str:
+    """What README.md shows of the file of --json, and the command that makes it."""
+    found = {name: [Trial(**t) for t in trials] for name, trials in record["faults"].items()}
+    notes = [
+        f"- {fault}: {one.note}" for fault, trials in found.items() for one in trials if one.note
+    ]
+    made = f"`python -m jaxssl.bench.faults --seed={record['seed']} --steps={record['steps']}`"
+    return "\n\n".join(filter(None, (table(found), "\n".join(notes), f"{made}, with `--times`.")))
+
+
 def meaning(fault: str) -> str:
     """What survived means, for the table."""
     does = soak if fault == SOAK else FAULTS[fault]
