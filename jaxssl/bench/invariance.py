@@ -274,8 +274,8 @@ def block(rows: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n\n".join(
         (
             markdown.table(head, largest),
-            f"After {' or '.join(map(str, steps))} steps; a difference is max |a - b| / max |b| of a "
-            "metric, or of a leaf of the params.",
+            f"After {' or '.join(map(str, steps))} steps; a difference is max |a - b| / max |b| of "
+            "a metric, or of a leaf of the params.",
             "<details><summary>Every experiment</summary>",
             table(rows, columns),
             "</details>",
