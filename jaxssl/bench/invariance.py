@@ -1,7 +1,7 @@
 """Do the numbers depend on the devices? Small runs of experiments, split in many ways, against one.
 
-  python -m jaxssl.bench.invariance [--experiments=NAME,NAME] [--columns=NAME,NAME] [--steps=N]
-                                    [--json=FILE]
+  JAX_NUM_CPU_DEVICES=8 python -m jaxssl.bench.invariance [--experiments=NAME,NAME]
+      [--columns=NAME,NAME] [--steps=N] [--json=FILE]
 
 A cell is the largest relative difference from the run on one device, max |a - b| / (max |b| + tiny)
 over each leaf: first of the metrics of every step, then of the final params. The small configs are
@@ -288,7 +288,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         names, columns, steps, path = parse(argv)
         if len(jax.devices()) < DEVICES:
-            raise ConfigError(f"found {len(jax.devices())} devices, expected {DEVICES}")
+            raise ConfigError(
+                f"found {len(jax.devices())} devices, expected {DEVICES}; on a CPU, put "
+                f"JAX_NUM_CPU_DEVICES={DEVICES} before the command"
+            )
         rows = held(path, steps)
         has = lambda name: set(columns) <= rows.get(name, {"cells": {}})["cells"].keys()
         left = [name for name in names if not has(name)]
