@@ -107,11 +107,13 @@ class Module:
         known = loop.attribute(r'known_trip_count"?:\{"?n"?:"?(\d+)')
         if known:
             return int(known)
-        # A scan counts from 0 up to the one whole number of its condition.
+        # A loop counts from 0 up to the one whole number of its condition, by what the body adds.
         condition = self.computations.get(loop.attribute(r"condition=%?([\w.\-]+)"), {}).values()
         limits = [x for x in condition if x.opcode == "constant" and x.arrays[0].shape == ()]
         if len(limits) == 1 and limits[0].operands and limits[0].operands[0].isdecimal():
-            return int(limits[0].operands[0])
+            body = self.computations.get(loop.attribute(r"body=%?([\w.\-]+)"), {})
+            places = [x.attribute(r"index=(\d+)") for x in condition]
+            return -(-int(limits[0].operands[0]) // _stride(body, [int(p) for p in places if p]))
         self.unknown_loops.append(loop.name)
         return 1
 
@@ -212,6 +214,19 @@ def _branches(x: Instruction) -> list[str]:
     if listed:
         return [name.strip().lstrip("%") for name in listed.split(",")]
     return re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", x.attributes)
+
+
+def _stride(body: dict[str, Instruction], places: list[int]) -> int:
+    """What a turn adds to the counter, at the one place of the carry that the condition reads."""
+    result = list(body.values())[-1:]
+    if len(places) != 1 or not result or len(result[0].operands) <= places[0]:
+        return 1
+    counter = body.get(result[0].operands[places[0]])
+    if counter is None or counter.opcode != "add":
+        return 1
+    terms = [body[name] for name in counter.operands if name in body]
+    added = [x.operands[0] for x in terms if x.opcode == "constant"]
+    return int(added[0]) if len(added) == 1 and added[0].isdecimal() and int(added[0]) else 1
 
 
 def _of_axis(x: Instruction, field: str, axis: int, default: str) -> str:

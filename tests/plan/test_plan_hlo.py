@@ -109,6 +109,14 @@ def test_the_largest_collectives_are_named_by_what_they_serve():
     assert first["source"] == "jit(step)/blocks/qkv" and first["count"] == 15
 
 
+def test_a_loop_that_is_unrolled_counts_in_strides():
+    strides = "%two = s32[] constant(2)\n  %next = s32[] add(%i, %two)\n  ROOT %t"
+    text = TEXT.replace("ROOT %t", strides, 1).replace("tuple(%i,", "tuple(%next,")
+    assert text.count("%next") == 2
+    found = collectives.by_kind(collectives.find(Module(text), 8))
+    assert found["all-gather"]["count"] == 12 // 2 + 3 + 1
+
+
 def test_a_loop_of_unknown_length_is_counted_once_and_named():
     text = TEXT.replace("constant(12)", "parameter(1)")
     module = Module(text)
