@@ -15,22 +15,32 @@ CIFAR-10 under $JAXSSL_DATA/cifar10.
 """
 
 import math
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxssl import base
 
-PRESETS = ("digits", "cifar10", "imagenet1k_vit_b16")
 # preset -> (how many of the last blocks are averaged, first and last decay of the teacher).
-SCALES = {"digits": (2, 0.99, 0.999), "cifar10": (3, 0.99, 0.999)}
-HEADLINE = (6, 0.999, 0.9998)
+SCALES = {
+    "digits": (2, 0.99, 0.999),
+    "cifar10": (3, 0.99, 0.999),
+    "imagenet1k_vit_b16": (6, 0.999, 0.9998),
+    "imagenet1k_vit_l16": (6, 0.9998, 0.9998),
+}
+# The larger one is the first of its two phases of 800 epochs. As recalled, not looked up.
+RECIPES: dict[str, dict[str, Any]] = {
+    "imagenet1k_vit_b16": dict(learning_rate=2e-3, batch=2048, warmup_epochs=40),
+    "imagenet1k_vit_l16": dict(learning_rate=1e-3, batch=8192, warmup_epochs=80),
+}
+PRESETS = tuple(SCALES)
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
     config = base.vision(preset)
     base.patches(config, pool="mean", mask_token=True)
     config.method = "masked_prediction"
-    top_k, first, last = SCALES.get(preset, HEADLINE)
+    top_k, first, last = SCALES[preset]
     # Of 14 x 14 patches, 120 are hidden, by rectangles of at least 16.
     config.masks.hidden = dict(
         name="block", ratio=120 / 196, least=math.prod(base.grid(config)) // 12
@@ -46,17 +56,15 @@ def get_config(preset: str = "digits") -> ConfigDict:
         top_k=top_k,
         beta=2.0,
     )
-    if preset not in SCALES:
+    if preset in RECIPES:
         config.encoder.class_token = True
         config.method_options = dict(drop_path=0.2)
         base.imagenet_recipe(
             config,
             name="adamw",
-            learning_rate=2e-3,
             weight_decay=0.05,
-            batch=2048,
             epochs=800,
-            warmup_epochs=40,
             clip_norm=3.0,
+            **RECIPES[preset],
         )
     return config
