@@ -18,6 +18,9 @@ def test_a_difference_is_relative_to_the_largest_of_the_leaf():
     reference = Trajectory([{"loss": 1.0}, {"loss": 2.0}], {"params/w": np.array([5.0])})
     cell = invariance.compare(run, reference)
     assert (cell.metrics, cell.params) == pytest.approx((0.1, 0.2))
+    # What rounding leaves of zero is not a difference of all that there is.
+    rounded = [Trajectory([], {"params/bias": np.array([x])}) for x in (1e-8, -1e-8)]
+    assert invariance.compare(*rounded).params == pytest.approx(2e-7)
     with pytest.raises(ConfigError, match="nothing to compare"):
         invariance.compare(run, reference._replace(params={}))
 
