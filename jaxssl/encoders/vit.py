@@ -11,7 +11,7 @@ Autoencoders As Spatiotemporal Learners", arXiv:2205.09113.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -21,13 +21,8 @@ from einops import rearrange
 
 from jaxssl.by_name import check_choice, check_positive
 from jaxssl.encoders import positions
-from jaxssl.encoders.transformer import (
-    Parts,
-    Transformer,
-    check_transformer,
-    layer_norm,
-    split_parts,
-)
+from jaxssl.encoders.groups import Group, Groups, gather, views_of
+from jaxssl.encoders.transformer import Transformer, check_transformer, layer_norm
 from jaxssl.errors import ConfigError
 
 
@@ -49,24 +44,10 @@ SIZES = {
     "H": Size(1280, 32, 16),
     "g": Size(1536, 40, 24, "swiglu", 1e-5),
 }
-# An array [B, ...], or a tuple of one [B, V, ...] (or None) for each group of views.
-Groups = Any
 POOLS = ("cls", "mean", "cls_mean")
 POSEMBS = ("learned", "sincos2d", "sincos3d")
 
 _token_init = nn.initializers.truncated_normal(0.02)
-
-
-class _Group(NamedTuple):
-    """Views of one size, [B, V, ...] or, once merged, [B V, ...], with what `ViT` takes of them."""
-
-    x: jax.Array
-    keep: jax.Array | None
-    tokens: jax.Array | None
-    mask: jax.Array | None
-
-    def each(self, change: Callable[[jax.Array], jax.Array]) -> "_Group":
-        return _Group(*(None if a is None else change(a) for a in self))  # type: ignore[arg-type]
 
 
 class ViT(nn.Module):
@@ -138,13 +119,13 @@ class ViT(nn.Module):
         given = (x, keep, tokens, mask)
         if isinstance(x, tuple):
             none = (None,) * len(x)
-            groups = [_Group(*g) for g in zip(*(none if a is None else a for a in given))]
+            groups = [Group(*g) for g in zip(*(none if a is None else a for a in given))]
             return self._encode(groups, capture)
-        (out,) = self._encode([_Group(*given).each(lambda a: jnp.expand_dims(a, 1))], capture)
+        (out,) = self._encode([Group(*given).each(lambda a: jnp.expand_dims(a, 1))], capture)
         return {name: a[:, 0] for name, a in out.items()}
 
     def _encode(
-        self, groups: Sequence[_Group], capture: tuple[str, ...]
+        self, groups: Sequence[Group], capture: tuple[str, ...]
     ) -> list[dict[str, jax.Array]]:
         """What `__call__` says, of groups of views [B, V, ...]."""
         views = [group.x.shape[1] for group in groups]
@@ -162,7 +143,7 @@ class ViT(nn.Module):
             y = self._patches(pixels)
             place = jnp.broadcast_to(place, (y.shape[0], *place.shape))
             if kept is not None:
-                y, place = _gather(y, kept), _gather(place, kept)
+                y, place = gather(y, kept), gather(place, kept)
                 hidden = None if hidden is None else jnp.take_along_axis(hidden, kept, axis=1)
             y = embed(y)
             if hidden is not None and blank is not None:  # the first says the second
@@ -181,9 +162,9 @@ class ViT(nn.Module):
             layers="layers" in capture or "class_layers" in capture,
             weights="attention" in capture,
         )
-        normed = _views(layer_norm(self.dtype, "norm")(y), parts)
-        lasts = _views(y, parts) if "last" in capture else ()
-        stacks = _views(layers, parts, axis=2) if layers is not None else ()
+        normed = views_of(layer_norm(self.dtype, "norm")(y), parts)
+        lasts = views_of(y, parts) if "last" in capture else ()
+        stacks = views_of(layers, parts, axis=2) if layers is not None else ()
 
         first, extra = int(self.class_token) + self.registers, int(self.class_token)
         outputs = []
@@ -256,7 +237,7 @@ class ViT(nn.Module):
         cls = x[:, :, 0]
         return cls if self.pool == "cls" else jnp.concatenate([cls, mean], axis=-1)
 
-    def _check(self, group: _Group, capture: tuple[str, ...]) -> tuple[int, int, int]:
+    def _check(self, group: Group, capture: tuple[str, ...]) -> tuple[int, int, int]:
         """The grid of patches (t, h, w), once the arguments are known to fit."""
         x, keep, _, mask = group
         whole = x.shape[1:] if x.ndim == 5 else (1, *x.shape[1:])
@@ -290,18 +271,6 @@ class ViT(nn.Module):
         if "class_layers" in capture and not self.class_token:
             raise ConfigError("encoder.class_token: found False, expected True for class_layers")
         return grid
-
-
-def _gather(x: jax.Array, indices: jax.Array) -> jax.Array:
-    """Rows `indices` [B, M] of x [B, T, D]: [B, M, D]."""
-    return jnp.take_along_axis(x, indices[..., None], axis=1)
-
-
-def _views(x: jax.Array, parts: Parts, axis: int = 1) -> list[jax.Array]:
-    """The sequences of each part, V and N in place of the axis of T tokens."""
-    front, back = x.shape[:axis], x.shape[axis + 1 :]
-    pieces = zip(split_parts(x, parts, axis), parts)
-    return [piece.reshape(*front, *part, *back) for piece, part in pieces]
 
 
 def build(
