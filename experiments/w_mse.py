@@ -22,11 +22,12 @@ from ml_collections import ConfigDict
 from jaxssl import base
 
 PRESETS = ("digits", "cifar10", "imagenet1k_resnet50")
-# preset -> (widths of the projector, shrinkage of the covariance)
+# preset -> (widths of the projector, shrinkage of the covariance). Small networks can leave a
+# direction empty, which the published 0 turns into NaN; more than a trace (1e-3) lets embeddings
+# become so small that nothing is whitened, and collapse.
 SCALES = {
-    # Small networks can leave a direction empty, which the published 0 turns into NaN.
-    "digits": ((256, 32), 1e-3),
-    "cifar10": ((512, 64), 1e-3),
+    "digits": ((256, 32), 1e-6),
+    "cifar10": ((512, 64), 1e-6),
     "imagenet1k_resnet50": ((1024, 128), 0.0),
 }
 

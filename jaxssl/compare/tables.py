@@ -71,7 +71,7 @@ TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
         Table("comparison", "methods on a convolutional network", "views", 300_000, _convnet()),
-        Table("comparison_vit", "methods on a vision transformer", "GFLOP", 12_000, _vit()),
+        Table("comparison_vit", "methods on a vision transformer", "GFLOP", 24_000, _vit()),
     )
 }
 DEFAULT = "comparison"
