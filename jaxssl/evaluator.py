@@ -63,6 +63,9 @@ class Evaluator:
         free = [n for n, m in judged.items() if not getattr(m, "NEEDS_LABELS", True)]
         self._judged = {n: settings[n] for n in (judged if self._labelled else free)}
         self.active = bool(self._judged)
+        bank = min(self.config.bank or len(program.source), len(program.source))
+        for name, fields in self._judged.items():
+            protocol.check_bank(name, fields, bank)
         encoders = program.method.encoders
         self.encoder = self.config.encoder or next(iter(encoders))
         if self.encoder not in encoders:

@@ -66,6 +66,7 @@ BAD = {
     "train.seed=4294967296": ["train.seed", "2**32"],
     "checkpoint.keep=0": ["checkpoint.keep", "at least 1"],
     "evals.knn.k=0": ["evals.knn.k", "at least 1"],
+    "evals.knn.k=65": ["evals.knn.k: found 65", "the bank's 64"],
     "views.global.count=0": ["views.global.count", ">= 1"],
     # durations
     "train.epochs=2": ["train.steps=20 and train.epochs=2", "exactly one of"],

@@ -10,7 +10,8 @@ and one of
 The first two return {metric: value} for each of the trained encoder, random init and raw input
 (`examine` may return {} for one that it makes no sense of). More is better, unless the module's
 `BETTER`, from patterns of metric names, says "lower" or None: shown, but no success. One that does
-without labels of the run's samples says `NEEDS_LABELS = False`.
+without labels of the run's samples says `NEEDS_LABELS = False`; `OF_BANK` names the fields that
+count samples of the bank.
 """
 
 import fnmatch

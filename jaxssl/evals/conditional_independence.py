@@ -29,6 +29,7 @@ PROTOCOL: dict[str, Any] = {
     "raw_half": "top",
     "seed": 0,
 }
+OF_BANK = ("labels",)
 WHOLE = "whole"
 
 

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxssl.errors import ConfigError
 from jaxssl.evals.features import Features, Placed, place, replicate
+from jaxssl.evals.protocol import check_bank
 from jaxssl.vectors import unit
 
 PROTOCOL: dict[str, Any] = {"k": 20, "temperature": 0.07, "chunk": 256}
+OF_BANK = ("k",)
 
 # Rows of the bank that are searched by their maximum first; about sqrt(N / k) for usual banks.
 _GROUP = 32
@@ -47,8 +48,7 @@ def evaluate(
     Raises:
       ConfigError: the bank holds fewer than k samples.
     """
-    if k > len(train.x):
-        raise ConfigError(f"evals.knn.k: found {k}, expected at most the bank's {len(train.x)}")
+    check_bank("knn", {"k": k}, len(train.x))
     queries, labels, weight = _chunks(test, min(chunk, len(test.x)))
     right = hits(
         place(train, _GROUP), queries, labels, weight, temperature, k=k, num_classes=num_classes

@@ -14,10 +14,12 @@ from sklearn.metrics import roc_auc_score
 from jaxssl.data import Source
 from jaxssl.errors import ConfigError
 from jaxssl.evals.features import Features, Placed, place, replicate, to_host
+from jaxssl.evals.protocol import check_bank
 from jaxssl.evals.subject import Subject, other_source
 from jaxssl.vectors import unit
 
 PROTOCOL: dict[str, Any] = {"source": "digits", "path": "", "limit": 2000, "k": 10, "chunk": 256}
+OF_BANK = ("k",)
 
 
 def examine(
@@ -54,10 +56,7 @@ def examine(
     """
     other = open_other(subject, source, path)
     train, test = subject.train, subject.test
-    if k > len(train.x):
-        raise ConfigError(
-            f"evals.out_of_distribution.k: found {k}, expected at most the bank's {len(train.x)}"
-        )
+    check_bank("out_of_distribution", {"k": k}, len(train.x))
     outside = subject.features(other, limit=limit)
     if not all(np.isfinite(bank.x).all() for bank in (train, test, outside)):
         raise FloatingPointError(

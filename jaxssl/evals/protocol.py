@@ -59,6 +59,28 @@ def resolve(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def check_bank(name: str, fields: Mapping[str, Any], bank: int) -> None:
+    """Refuses settings that ask for more samples than there are, before anything is computed.
+
+    Args:
+      name: of the evaluator, whose `OF_BANK` names the fields that count samples of the bank.
+      fields: as `resolve` returns them, or those of `OF_BANK` alone.
+      bank: samples that it will hold.
+
+    Raises:
+      ConfigError: a field is larger than the bank.
+
+    >>> check_bank("knn", {"k": 20}, 20)
+    """
+    for field in getattr(evaluator(name), "OF_BANK", ()):
+        value = fields[field]
+        largest = max(value) if isinstance(value, tuple) else value
+        if largest > bank:
+            raise ConfigError(
+                f"evals.{name}.{field}: found {largest}, expected at most the bank's {bank}"
+            )
+
+
 def protocol_id(name: str, fields: Mapping[str, Any]) -> str:
     """The evaluator's name and a short hash of all its settings, defaults included.
 

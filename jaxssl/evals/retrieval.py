@@ -9,10 +9,12 @@ import numpy as np
 
 from jaxssl.errors import ConfigError
 from jaxssl.evals.features import Features, Placed, place, replicate, to_host
+from jaxssl.evals.protocol import check_bank
 from jaxssl.sharding import batch_sharded
 from jaxssl.vectors import unit
 
 PROTOCOL: dict[str, Any] = {"k": 10, "chunk": 256}
+OF_BANK = ("k",)
 
 
 def evaluate(
@@ -44,10 +46,7 @@ def evaluate(
       ConfigError: the bank holds fewer than k samples, or no sample of any query's class.
     """
     del num_classes
-    if k > len(train.x):
-        raise ConfigError(
-            f"evals.retrieval.k: found {k}, expected at most the bank's {len(train.x)}"
-        )
+    check_bank("retrieval", {"k": k}, len(train.x))
     found = np.isin(test.y, train.y)
     if not found.any():
         raise ConfigError(
