@@ -13,6 +13,10 @@ CIFAR-10 under $JAXSSL_DATA/cifar10. The control aligns the views feature by fea
 features repeat each other:
 
   ... --config.losses.redundancy.off_diagonal_weight=0
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 3 min 07 s on 2 CPU cores, 3 seeds: kNN 40.2 ± 0.7, linear 48.0 ± 0.5; random init 37.4 ±
+0.8, 39.0 ± 0.2; raw pixels 33.2 ± 0.0, 36.9 ± 0.0; the control 41.3, 45.8 (1 seed).
 """
 
 from ml_collections import ConfigDict

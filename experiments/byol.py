@@ -13,6 +13,10 @@ CIFAR-10 under $JAXSSL_DATA/cifar10. The control is a teacher that stays the ran
 started as:
 
   ... --config.teachers.ema.decay=1.0
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 1 min 46 s on 2 CPU cores, 3 seeds: kNN 36.5 ± 1.0, linear 43.4 ± 1.1; random init 37.4 ±
+0.8, 39.0 ± 0.2; raw pixels 33.2 ± 0.0, 36.9 ± 0.0; the control 38.9, 44.6 (1 seed).
 """
 
 from ml_collections import ConfigDict

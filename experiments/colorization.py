@@ -16,6 +16,10 @@ rebalance the colours, so that the most frequent one wins everywhere:
     --workdir=runs/colorization-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 8 min 49 s on 2 CPU cores, 1 seed: kNN 35.5, linear 46.4; random init 39.1, 44.5; raw
+pixels 33.2, 36.9.
 """
 
 from ml_collections import ConfigDict

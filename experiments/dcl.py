@@ -12,6 +12,10 @@ CIFAR-10 under $JAXSSL_DATA/cifar10. The control leaves the positive in the
 denominator and is SimCLR, which loses the more the smaller the batch is (train.global_batch):
 
   ... --config.losses.contrast.fn=nt_xent
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 14 min 04 s on 2 CPU cores, 1 seed: kNN 49.8, linear 55.6; random init 37.6, 39.1; raw
+pixels 33.2, 36.9; the control 49.8, 55.7.
 """
 
 from ml_collections import ConfigDict

@@ -14,6 +14,10 @@ scikit-learn's digits; after 150 steps (--config.train.steps=150) held-out 5-sho
   python -m jaxssl.main --config=experiments/deepcluster_v2.py:cifar10 --workdir=runs/dc-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 11 min 37 s on 2 CPU cores, 1 seed: kNN 32.5, linear 33.7; random init 38.4, 39.9; raw
+pixels 33.2, 36.9; the control 37.6, 29.1.
 """
 
 from ml_collections import ConfigDict

@@ -12,6 +12,10 @@ scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %;
 CIFAR-10 under $JAXSSL_DATA/cifar10. The control has plain labels, which are learnt by heart:
 
   ... --config.losses.index.smoothing=0
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 11 min 09 s on 2 CPU cores, 1 seed: kNN 22.2, linear 21.4; random init 38.4, 39.9; raw
+pixels 33.2, 36.9; the control 26.8, 19.8.
 """
 
 from ml_collections import ConfigDict

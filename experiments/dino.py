@@ -13,6 +13,10 @@ scikit-learn's digits; after 150 steps (--config.train.steps=150) held-out 5-sho
   python -m jaxssl.main --config=experiments/dino.py:cifar10 --workdir=runs/dino-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 2 min 05 s on 2 CPU cores, 3 seeds: kNN 42.7 ± 0.8, linear 49.3 ± 0.6; random init 37.8 ±
+0.7, 39.2 ± 0.7; raw pixels 33.2 ± 0.0, 36.9 ± 0.0; the control 38.1, 45.0 (1 seed).
 """
 
 from ml_collections import ConfigDict

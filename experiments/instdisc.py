@@ -15,6 +15,10 @@ CIFAR-10 under $JAXSSL_DATA/cifar10. The control leaves its memory as random as 
 
 One view of each sample, and an exact softmax over all of them; at the scale of ImageNet-1k it is
 estimated from 4,096 sampled negatives.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 7 min 47 s on 2 CPU cores, 1 seed: kNN 38.1, linear 44.7; random init 38.4, 39.9; raw
+pixels 33.2, 36.9; the control 33.0, 41.1.
 """
 
 from ml_collections import ConfigDict

@@ -14,6 +14,10 @@ CIFAR-10 under $JAXSSL_DATA/cifar10; on 2 CPU cores about 20 minutes; kNN accura
 points above random init. The control without the regulariser collapses below random init:
 
   ... --config.losses.sigreg.weight=0 --config.losses.prediction.weight=1
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 11 min 02 s on 2 CPU cores, 3 seeds: kNN 45.1 ± 0.4, linear 51.0 ± 0.5; random init 37.8
+± 0.7, 39.2 ± 0.7; raw pixels 33.2 ± 0.0, 36.9 ± 0.0; the control 29.8, 34.5 (1 seed).
 """
 
 from ml_collections import ConfigDict

@@ -15,6 +15,10 @@ standardises them; here, as in its code for ImageNet, they stay as they are. The
 Twins:
 
   ... --config.losses.mixed.weight=0
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 4 min 05 s on 2 CPU cores, 1 seed: kNN 41.2, linear 47.5; random init 37.7, 39.2; raw
+pixels 33.2, 36.9; the control 39.5, 47.6.
 """
 
 from ml_collections import ConfigDict

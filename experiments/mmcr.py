@@ -13,6 +13,10 @@ CIFAR-10 under $JAXSSL_DATA/cifar10. Both have two views; the loss takes any num
 control has no slow copy of the network, as the paper trains on small images:
 
   ... --config.losses.capacity.teacher=projection
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 3 min 32 s on 2 CPU cores, 1 seed: kNN 46.2, linear 47.0; random init 38.4, 39.9; raw
+pixels 33.2, 36.9; the control 48.5, 53.7.
 """
 
 from ml_collections import ConfigDict

@@ -13,6 +13,10 @@ CIFAR-10 under $JAXSSL_DATA/cifar10. The control has the query encoder itself fo
 key encoder:
 
   ... --config.teachers.ema.decay=0.0
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 2 min 59 s on 2 CPU cores, 1 seed: kNN 47.2, linear 52.0; random init 38.1, 40.0; raw
+pixels 33.2, 36.9; the control 26.2, 26.8.
 """
 
 from ml_collections import ConfigDict

@@ -12,6 +12,10 @@ scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %;
 CIFAR-10 under $JAXSSL_DATA/cifar10. The control has no predictor:
 
   ... --config.losses.contrast.student=projection
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 2 min 27 s on 2 CPU cores, 3 seeds: kNN 44.7 ± 1.4, linear 50.4 ± 0.5; random init 37.4 ±
+0.8, 39.0 ± 0.2; raw pixels 33.2 ± 0.0, 36.9 ± 0.0; the control 48.5, 52.0 (1 seed).
 """
 
 from typing import Any

@@ -15,6 +15,10 @@ CIFAR-10 under $JAXSSL_DATA/cifar10. `--config.evals.encoder=teacher_b` takes th
 control lets the two networks learn alone:
 
   ... --config.method_options.a.cross_weight=0 --config.method_options.b.cross_weight=0
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 8 min 34 s on 2 CPU cores, 1 seed: kNN 39.0, linear 41.1; random init 37.5, 38.4; raw
+pixels 33.2, 36.9; the control 39.4, 41.4.
 """
 
 from typing import Any, NamedTuple

@@ -14,6 +14,10 @@ control without the entropy term lets all anchors share a prototype:
   python -m jaxssl.main --config=experiments/msn.py:cifar10 --workdir=runs/msn-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 10 min 15 s on 2 CPU cores, 1 seed: kNN 35.4, linear 42.2; random init 27.5, 33.2; raw
+pixels 33.2, 36.9; the control 33.2, 41.5.
 """
 
 from ml_collections import ConfigDict

@@ -15,6 +15,10 @@ CIFAR-10 under $JAXSSL_DATA/cifar10. The control without mining is BYOL, which o
 (one seed: 94.8 % against 94.2 % here, and 91.5 % with the full weight of 1):
 
   ... --config.method_options.weight=0
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 2 min 23 s on 2 CPU cores, 1 seed: kNN 34.6, linear 40.0; random init 38.1, 39.3; raw
+pixels 33.2, 36.9; the control 37.0, 43.2.
 """
 
 from typing import Any

@@ -13,6 +13,10 @@ CIFAR-10 under $JAXSSL_DATA/cifar10. The control takes the sample's own other vi
 place of its neighbour:
 
   ... --config.losses.contrast.target=None
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 7 min 05 s on 2 CPU cores, 1 seed: kNN 42.4, linear 50.2; random init 37.6, 39.1; raw
+pixels 33.2, 36.9; the control 48.1, 54.5.
 """
 
 from ml_collections import ConfigDict

@@ -14,6 +14,10 @@ CIFAR-10 under $JAXSSL_DATA/cifar10. The control keeps the vocabulary at its fir
 it stays below raw pixels (83 %):
 
   ... --config.method_options.vocabulary=frozen
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 2 min 57 s on 2 CPU cores, 1 seed: kNN 43.4, linear 50.0; random init 38.4, 39.9; raw
+pixels 33.2, 36.9; the control 33.3, 36.6.
 """
 
 from ml_collections import ConfigDict

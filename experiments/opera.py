@@ -13,6 +13,10 @@ scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %;
 CIFAR-10 under $JAXSSL_DATA/cifar10. The control is the contrast alone:
 
   ... --config.losses.classes.weight=0
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 3 min 08 s on 2 CPU cores, 1 seed: kNN 56.8, linear 59.0; random init 37.6, 39.1; raw
+pixels 33.2, 36.9; the control 45.9, 50.7.
 """
 
 from ml_collections import ConfigDict

@@ -14,6 +14,10 @@ a student that starts at the teacher (`--config.method_options.alpha=0`) learns 
 is the teacher itself:
 
   ... --config.evals.encoder=random
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 2 min 34 s on 2 CPU cores, 1 seed: kNN 33.4, linear 41.2; random init 36.8, 40.7; raw
+pixels 33.2, 36.9; the control 35.7, 39.4.
 """
 
 from ml_collections import ConfigDict

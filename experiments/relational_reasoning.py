@@ -12,6 +12,10 @@ scikit-learn's digits; on 2 CPU cores about 2 minutes; held-out 5-shot accuracy 
     --workdir=runs/relational-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 4 min 47 s on 2 CPU cores, 1 seed: kNN 43.6, linear 50.8; random init 38.0, 40.0; raw
+pixels 33.2, 36.9.
 """
 
 from ml_collections import ConfigDict

@@ -14,6 +14,10 @@ tiles, so that lines which go on from one to the next are enough:
     --workdir=runs/relative-location-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10, in tiles of 8 px of one channel each.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 35 min 02 s on 2 CPU cores, 1 seed: kNN 39.0, linear 44.0; random init 38.1, 40.9; raw
+pixels 33.2, 36.9.
 """
 
 from typing import Any

@@ -12,6 +12,10 @@ scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %;
 CIFAR-10 under $JAXSSL_DATA/cifar10. The control does not sharpen the teacher:
 
   ... --config.losses.relations.teacher_temperature=0.1
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 2 min 33 s on 2 CPU cores, 1 seed: kNN 42.8, linear 51.1; random init 38.4, 39.9; raw
+pixels 33.2, 36.9; the control 43.0, 48.9.
 """
 
 from ml_collections import ConfigDict

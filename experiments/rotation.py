@@ -13,6 +13,10 @@ log 4:
   python -m jaxssl.main --config=experiments/rotation.py:cifar10 --workdir=runs/rotation-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 4 min 42 s on 2 CPU cores, 1 seed: kNN 46.8, linear 52.3; random init 38.4, 39.9; raw
+pixels 33.2, 36.9.
 """
 
 from ml_collections import ConfigDict

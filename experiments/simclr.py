@@ -13,6 +13,10 @@ CIFAR-10 under $JAXSSL_DATA/cifar10. The control contrasts the features themselv
 projector:
 
   ... --config.losses.contrast.student=pooled --config.losses.contrast.teacher=pooled
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 4 min 51 s on 2 CPU cores, 3 seeds: kNN 49.3 ± 0.5, linear 54.7 ± 0.8; random init 37.8 ±
+0.7, 39.2 ± 0.7; raw pixels 33.2 ± 0.0, 36.9 ± 0.0; the control 43.6, 46.4 (1 seed).
 """
 
 from ml_collections import ConfigDict

@@ -11,6 +11,10 @@ scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %;
 CIFAR-10 under $JAXSSL_DATA/cifar10. The control has no predictor, and collapses in the paper:
 
   ... --config.losses.prediction.student=projection
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 4 min 13 s on 2 CPU cores, 1 seed: kNN 34.5, linear 37.7; random init 37.6, 39.1; raw
+pixels 33.2, 36.9; the control 30.6, 24.0.
 """
 
 from ml_collections import ConfigDict

@@ -10,6 +10,10 @@ scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %;
   python -m jaxssl.main --config=experiments/supervised.py:cifar10 --workdir=runs/supervised-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 3 min 47 s on 2 CPU cores, 1 seed: kNN 67.8, linear 70.1; random init 38.4, 39.9; raw
+pixels 33.2, 36.9.
 """
 
 from ml_collections import ConfigDict

@@ -14,6 +14,10 @@ nothing to learn:
   python -m jaxssl.main --config=experiments/swav.py:cifar10 --workdir=runs/swav-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10, with a queue.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 6 min 26 s on 2 CPU cores, 3 seeds: kNN 42.2 ± 0.8, linear 50.3 ± 0.8; random init 37.8 ±
+0.7, 39.2 ± 0.7; raw pixels 33.2 ± 0.0, 36.9 ± 0.0; the control 25.0, 26.1 (1 seed).
 """
 
 from ml_collections import ConfigDict

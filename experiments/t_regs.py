@@ -15,6 +15,10 @@ that of random init, so the small presets weigh the tree and the sphere more. Th
 the tree:
 
   ... --config.losses.length.weight=0
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 4 min 16 s on 2 CPU cores, 1 seed: kNN 44.3, linear 48.2; random init 37.6, 39.1; raw
+pixels 33.2, 36.9; the control 29.8, 32.3.
 """
 
 from ml_collections import ConfigDict

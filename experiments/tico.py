@@ -12,6 +12,10 @@ scikit-learn's digits.
 CIFAR-10 under $JAXSSL_DATA/cifar10. The control without the contrast:
 
   ... --config.losses.tico.rho=0
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 3 min 04 s on 2 CPU cores, 1 seed: kNN 47.4, linear 51.9; random init 38.4, 39.9; raw
+pixels 33.2, 36.9; the control 38.3, 45.4.
 """
 
 from ml_collections import ConfigDict

@@ -12,6 +12,10 @@ scikit-learn's digits; held-out 5-shot accuracy above that of random init (72 %;
 CIFAR-10 under $JAXSSL_DATA/cifar10. The control is the prediction alone:
 
   ... --config.losses.uniformity.weight=0
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 4 min 35 s on 2 CPU cores, 1 seed: kNN 35.1, linear 41.6; random init 38.4, 39.9; raw
+pixels 33.2, 36.9; the control 34.3, 36.1.
 """
 
 from ml_collections import ConfigDict

@@ -12,6 +12,10 @@ scikit-learn's digits.
 CIFAR-10 under $JAXSSL_DATA/cifar10. The control has the invariance alone:
 
   ... --config.losses.vicreg.variance_weight=0 --config.losses.vicreg.covariance_weight=0
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 5 min 02 s on 2 CPU cores, 3 seeds: kNN 42.0 ± 1.1, linear 50.1 ± 0.2; random init 37.4 ±
+0.8, 39.0 ± 0.2; raw pixels 33.2 ± 0.0, 36.9 ± 0.0; the control 29.3, 32.8 (1 seed).
 """
 
 from ml_collections import ConfigDict

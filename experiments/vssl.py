@@ -13,6 +13,10 @@ CIFAR-10 under $JAXSSL_DATA/cifar10. The control is denoising alone, which lets 
 shrink:
 
   ... --config.losses.divergence.weight=0
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 2 min 38 s on 2 CPU cores, 1 seed: kNN 39.7, linear 48.5; random init 37.6, 39.1; raw
+pixels 33.2, 36.9; the control 41.0, 48.0.
 """
 
 from ml_collections import ConfigDict

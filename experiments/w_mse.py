@@ -15,6 +15,10 @@ a cosine in place of two drops of the learning rate. The control centres the gro
 whiten them:
 
   ... --config.losses.w_mse.epsilon=1
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 8 min 56 s on 2 CPU cores, 1 seed: kNN 36.6, linear 17.8; random init 37.6, 39.1; raw
+pixels 33.2, 36.9; the control 31.3, 23.1.
 """
 
 from ml_collections import ConfigDict

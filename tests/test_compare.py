@@ -1,5 +1,6 @@
 """The comparison at equal compute: what a step costs, the runs, the record and what it shows."""
 
+import ast
 import json
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -418,8 +419,30 @@ def test_check_fails_until_render(root, tmp_path, capsys):
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
         "README.md",
         "comparison.svg",
+        "small.py",
     ]
     assert main(["--render"], root) == 0 and main(["--check"], root) == 0
+
+
+def test_a_docstring_says_what_was_measured(root, tmp_path):
+    path = root / "experiments" / "small.py"
+    before = path.read_text()
+    assert main(["--render"], root) == 0 and path.read_text() == before
+    for knn in (0.5, 0.75):  # the newer numbers stand in place of the older
+        folder = tmp_path / str(knn)
+        leave(folder, "small", 0, knn)
+        assert main(["--render", f"--workdir={folder}"], root) == 0
+        said = ast.get_docstring(ast.parse(path.read_text())).split("\n\n")[-1]
+        assert f"kNN {100 * knn:.1f}, linear" in said and "random init" in said
+        assert "960 encoded views" in said and "1 seed" in said
+        assert path.read_text().count("At equal compute") == 1
+    leave(folder, "small.control", 0, 0.25)
+    assert main(["--render", f"--workdir={folder}"], root) == 0
+    said = ast.get_docstring(ast.parse(path.read_text())).split("\n\n")[-1]
+    assert "the control 25.0, " in " ".join(said.split())
+    # All else of the file is as it was, and the control is still found.
+    assert path.read_text().partition('"""\n\nfrom')[2] == before.partition('"""\n\nfrom')[2]
+    assert render.controls(root)["small"][1].startswith("has no regulariser")
 
 
 def test_what_is_no_comparison_is_refused(root, tmp_path, capsys):

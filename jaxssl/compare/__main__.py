@@ -12,7 +12,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from jaxssl.compare import render, runs, side_by_side, tables
+from jaxssl.compare import described, render, runs, side_by_side, tables
 from jaxssl.errors import ConfigError
 from jaxssl.markdown import count, filled
 from jaxssl.methods_table import ROOT
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None, root: pathlib.Path = ROOT) -> int:
     )
     parser.add_argument("--machine", default="", help="in words, if it is not this one's own name")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--render", action="store_true", help="write README.md and the figure")
+    what.add_argument("--render", action="store_true", help="write README.md, figures, docstrings")
     what.add_argument("--check", action="store_true", help="fail where they are not current")
     flags = parser.parse_args(argv)
     try:
@@ -87,7 +87,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def _show(root: pathlib.Path, workdir: pathlib.Path | None, check: bool) -> int:
-    """Writes README's block and the figure, or says whether they are current."""
+    """Writes README's blocks, figures and docstrings, or says whether they are current."""
     if workdir is not None and not check:
         found = runs.collect(workdir)
         render.write_record(root, runs.merged(render.read(root, found["table"]), found))
@@ -101,6 +101,10 @@ def _show(root: pathlib.Path, workdir: pathlib.Path | None, check: bool) -> int:
     for name, record in records.items():
         if record:
             wanted[root / tables.TABLES[name].figure] = render.figure(record, titles)
+    for name in titles:
+        path = root / "experiments" / f"{name}.py"
+        said = (described.sentence(name, record) for record in records.values())
+        wanted[path] = described.described(path.read_text(), "\n\n".join(filter(None, said)))
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     for path in stale:
         if check:
