@@ -73,7 +73,7 @@ class Evaluator:
         self._check_output()
         self._workdir = workdir
         self._folder = workdir / "features" if workdir and keep_features else None
-        self._controls: Results | None = None
+        self._controls, self._made = self._kept_controls()
         self._last: Subject | None = None
         self._settled: Any = None  # the random start's `extra`
         self._encode = jax.jit(self._features, static_argnames="output")
@@ -83,8 +83,7 @@ class Evaluator:
     @property
     def pieces(self) -> int:
         """How many pieces of work the next evaluation is."""
-        known = self._kept_controls() is not None
-        return len(self._own) + len(self._judged) * (1 if known else len(KINDS))
+        return len(self._own) + len(self._judged) + (len(KINDS) - 1) * len(self._missing())
 
     def __call__(self, state: State, begins: Callable[[str], None] = lambda piece: None) -> Results:
         """{"knn/accuracy": {"trained": x, "random_init": y, "raw_input": z}, ...}.
@@ -100,7 +99,7 @@ class Evaluator:
             return results
         controls = self.controls(begins)
         self._last = self.subject("trained", state)
-        found = self._run({"trained": self._last}, begins)
+        found = self._run({"trained": self._last}, begins, self._judged)
         return {n: {**controls.get(n, {}), **values} for n, values in found.items()} | results
 
     def subject(self, kind: str, state: State | None) -> Subject:
@@ -109,25 +108,28 @@ class Evaluator:
         return Subject(kind, self.program, state, self._test, self._encode, self._folder)
 
     def controls(self, begins: Callable[[str], None] = lambda piece: None) -> Results:
-        """The same evaluations of random init and raw input; made once for a workdir."""
-        kept = self._kept_controls()
-        if kept is not None:
-            return kept
-        subjects = {"random_init": self._at_random(), "raw_input": self.subject("raw_input", None)}
-        self._controls = self._run(subjects, begins)
-        if self._workdir and jax.process_index() == 0:
-            made = {"identity": self._identity(), "results": self._controls}
-            write_json(self._workdir / CONTROLS, made)
+        """The same evaluations of random init and raw input; each made once for a workdir."""
+        if missing := self._missing():
+            random, raw = self._at_random(), self.subject("raw_input", None)
+            found = self._run({"random_init": random, "raw_input": raw}, begins, missing)
+            self._controls |= found
+            self._made |= {name: _text(fields) for name, fields in missing.items()}
+            if self._workdir and jax.process_index() == 0:
+                kept = {"identity": self._identity(), "evaluators": self._made}
+                write_json(self._workdir / CONTROLS, kept | {"results": self._controls})
         return self._controls
 
-    def _kept_controls(self) -> Results | None:
-        """Those of this process, or of the workdir where they are the same."""
+    def _missing(self) -> dict[str, dict[str, Any]]:
+        """The evaluators whose controls were not made yet with their settings of today."""
+        return {n: f for n, f in self._judged.items() if self._made.get(n) != _text(f)}
+
+    def _kept_controls(self) -> tuple[Results, dict[str, str]]:
+        """The results that the workdir has, and the settings of the evaluators that made them."""
         path = self._workdir / CONTROLS if self._workdir else None
-        if self._controls is None and path and path.exists():
-            kept = read_json(path)
-            if kept["identity"] == self._identity():
-                self._controls = kept["results"]
-        return self._controls
+        kept = read_json(path) if path and path.exists() else {}
+        if kept.get("identity") != self._identity():
+            return {}, {}
+        return kept["results"], kept["evaluators"]
 
     def random_init(self, state: State | None = None) -> State:
         """The state at step 0, made anew unless given, with its batch statistics settled."""
@@ -215,9 +217,14 @@ class Evaluator:
         found = evals.settings(self.config)
         return {name: protocol.protocol_id(name, fields) for name, fields in found.items()}
 
-    def _run(self, subjects: Mapping[str, Subject], begins: Callable[[str], None]) -> Results:
+    def _run(
+        self,
+        subjects: Mapping[str, Subject],
+        begins: Callable[[str], None],
+        evaluators: Mapping[str, Any],
+    ) -> Results:
         with jax.set_mesh(self.program.mesh):
-            results: Results = evals.run(self._judged, subjects, begins)
+            results: Results = evals.run(evaluators, subjects, begins)
         for kind, subject in subjects.items():
             for name, value in diagnostics.rank(subject.test.x[:RANK_ROWS]).items():
                 results.setdefault(f"features/{name}", {"better": None})[kind] = value
@@ -249,11 +256,16 @@ class Evaluator:
         self._outputs = tuple(found)
 
     def _identity(self) -> str:
-        """What the controls depend on, as text."""
+        """What all controls depend on, as text."""
         c = self.program.config
-        parts = {"config": configs.fingerprint(configs.to_dict(c)), "evals": c.evals.to_dict()}
+        shared = {name: value for name, value in c.evals.items() if name in evals.LOOP}
+        parts = {"config": configs.fingerprint(configs.to_dict(c)), "evals": shared}
         parts |= {"data": self.program.source.fingerprint}
-        return json.dumps(parts, sort_keys=True, default=str)
+        return _text(parts)
+
+
+def _text(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, sort_keys=True, default=str)
 
 
 def _pictures(images: NDArray) -> NDArray:

@@ -67,11 +67,19 @@ def _leaves(x):
     return [leaf for v in x.values() for leaf in _leaves(v)] if isinstance(x, dict) else [x]
 
 
-def test_an_evaluator_that_was_off_is_switched_on_by_name(run):
+def test_an_evaluator_that_was_off_is_switched_on_by_name(run, capsys):
+    evaluate.evaluate(run)
+    capsys.readouterr()
     overrides = ["--config.evals.fewshot.shots=(1, 2)", "--config.evals.fewshot.draws=2"]
     found = evaluate.evaluate(run, overrides=overrides)
     assert {"fewshot/1_shot", "fewshot/2_shot"} <= found["evals"].keys()
     assert found["evals"]["fewshot/1_shot_interval"]["better"] is None
+    # Its controls are made; those that the workdir has are not made again.
+    pieces = "".join(capsys.readouterr())
+    assert "random init: fewshot" in pieces and "trained: knn" in pieces
+    assert "random init: knn" not in pieces
+    before = tiny.summary(run)["evals"]["knn/accuracy"]
+    assert found["evals"]["knn/accuracy"]["random_init"] == before["random_init"]
 
 
 @pytest.mark.parametrize(
