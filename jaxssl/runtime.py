@@ -5,7 +5,8 @@ One place for all of it. Nothing here changes a number.
 - **Host memory.** A step on CPU allocates and frees its activations; glibc gives large blocks back
   to the system each time and gets them as new pages of 4 KiB. Large pages and kept memory
   (`TUNABLES`) take page faults from 62,000 to 600 a step (`lejepa.py:cifar10`), a tenth of its CPU
-  time. They only work from a process's start, so `jaxssl.main` starts itself anew, once.
+  time. They only work from a process's start, so commands that compute start themselves anew,
+  once; the peers that `jaxssl.bench` starts get the same.
 - **Compiled programs** are kept under the workdir (`compilation_cache`): a run that goes on starts
   in seconds.
 - **XLA_FLAGS** are the user's: JAX's defaults are kept on every platform, as no flag that was tried

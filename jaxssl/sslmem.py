@@ -17,6 +17,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxssl import runtime
+
+if __name__ == "__main__":
+    runtime.with_large_pages()  # before anything large is imported: it starts the process anew
+
 import jax
 import jax.numpy as jnp
 import numpy as np

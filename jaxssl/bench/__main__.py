@@ -12,6 +12,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from jaxssl import runtime
+
+if __name__ == "__main__":
+    runtime.with_large_pages()  # before anything large is imported: it starts the process anew
+
 import jax
 
 from jaxssl import bench

@@ -15,6 +15,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxssl import runtime
+
+if __name__ == "__main__":
+    runtime.with_large_pages()  # before anything large is imported: it starts the process anew
+
 from jaxssl import cli, train
 from jaxssl import config as configs
 from jaxssl.alarms import SHORTEST

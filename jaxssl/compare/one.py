@@ -9,6 +9,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from jaxssl import runtime
+
+if __name__ == "__main__":
+    runtime.with_large_pages()  # before anything large is imported: it starts the process anew
+
 from jaxssl import cli, methods_table, train
 from jaxssl import config as configs
 from jaxssl.compare import budget, tables
