@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from jaxssl.by_name import check_choice, check_positive
+from jaxssl.encoders.convolution import Conv
 from jaxssl.errors import ConfigError
 
 NORMS = ("batch", "group", "none")
@@ -45,7 +46,7 @@ class ConvNet(nn.Module):
         x = rearrange(x.astype(self.dtype), "b (h s) (w t) c -> b h w (s t c)", s=s, t=s)
         stages = []
         for i, (width, stride) in enumerate(zip(self.widths, self.strides, strict=True)):
-            x = nn.Conv(
+            x = Conv(
                 width,
                 (3, 3),
                 strides=stride,

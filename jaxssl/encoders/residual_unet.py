@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from jaxssl.by_name import check_choice, check_positive
+from jaxssl.encoders.convolution import Conv
 from jaxssl.errors import ConfigError
 
 EPSILON = 1e-5
@@ -162,7 +163,7 @@ class ResidualUNet(nn.Module):
         name: str,
     ) -> jax.Array:
         """Convolution without bias, then instance norm, which makes hidden places zero again."""
-        x = nn.Conv(
+        x = Conv(
             width,
             (kernel,) * self.dims,
             strides=stride,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxssl.by_name import check_choice, check_positive
 from jaxssl.encoders.convnet import check_convnet_call, convnet_outputs
+from jaxssl.encoders.convolution import Conv
 
 # depth -> (blocks of each stage, whether blocks are bottlenecks)
 DEPTHS = {
@@ -110,7 +111,7 @@ class ResBlock(nn.Module):
 
 def _conv(width: int, kernel: int, stride: int, dtype: Any, name: str) -> nn.Conv:
     # Symmetric padding: "SAME" pads strided convolutions on one side only.
-    return nn.Conv(
+    return Conv(
         width,
         (kernel, kernel),
         strides=stride,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.by_name import check_positive
+from jaxssl.encoders.convolution import Conv
 from jaxssl.errors import ConfigError
 
 
@@ -55,7 +56,7 @@ class ImageDecoder(nn.Module):
             )(y)
             y = nn.GroupNorm(math.gcd(32, width), dtype=self.dtype, name=f"norm{i}")(y)
             y = nn.relu(y)
-        return nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="image")(y)
+        return Conv(self.channels, (3, 3), dtype=self.dtype, name="image")(y)
 
 
 def build(*, widths: tuple[int, ...], channels: int, dtype: Any = jnp.float32) -> ImageDecoder:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from jaxssl.by_name import check_positive
+from jaxssl.encoders.convolution import Conv
 from jaxssl.encoders.residual_unet import (
     InstanceNorm,
     check_mask,
@@ -80,7 +81,7 @@ class UNetDecoder(nn.Module):
         )
 
     def _conv(self, x: jax.Array, width: int, name: str, bias: bool = False) -> jax.Array:
-        return nn.Conv(
+        return Conv(
             width,
             (3,) * (x.ndim - 2),
             use_bias=bias,
