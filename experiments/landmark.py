@@ -5,13 +5,16 @@ arXiv 2008.10150.
 
   python -m jaxssl.main --config=experiments/landmark.py --workdir=runs/landmark
 
-scikit-learn's digits, left halves beside right ones; not measured yet. The random init has random
-encoders and the same landmarks; raw input sees both halves, except in `landmark_probe`, which also
-says how the accuracy grows with the number of landmarks.
+scikit-learn's digits, left halves beside right ones; a few seconds. The random init has random
+encoders and the same landmarks; raw input sees both halves, except in `landmark_probe`, which finds
+70.0, 82.9 and 85.5 % with 16, 64 and 256 landmarks (random init 52.2, 73.3 and 82.9; the left
+half's pixels 84.2; 3 seeds).
 
   python -m jaxssl.main --config=experiments/landmark.py:cifar10 --workdir=runs/landmark-cifar10
 
-CIFAR-10 under $JAXSSL_DATA/cifar10; not measured yet.
+CIFAR-10 under $JAXSSL_DATA/cifar10; 2 minutes on 2 CPU cores, and no better than random init (20.1
+% against 20.4 with 256 landmarks, 1 seed): where the halves meet, lines and colours that go on give
+the pairs away.
 """
 
 from ml_collections import ConfigDict
@@ -19,17 +22,19 @@ from ml_collections import ConfigDict
 from jaxssl import base
 
 PRESETS = ("digits", "cifar10")
+STEPS = {"digits": 60, "cifar10": 235}
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
     config = base.vision(preset)
     config.method = "pair_discriminator"
     config.method_options = dict(half="left", landmarks=256, limit=4.0)
-    # A colour or a blur that both halves of a view share would give true pairs away, and a picture
-    # turned round has its left half on the right.
-    view = config.views["global"].to_dict()
-    kept = {name: view[name] for name in ("count", "size", "crop", "affine") if name in view}
-    config.views = {"global": kept}
+    # Pictures as they are: a colour, a turn or a scale that both halves of a view share would give
+    # true pairs away. And not for long: what tells each picture's own halves apart says nothing of
+    # its class.
+    config.views = {"global": dict(count=1, size=config.views["global"].size)}
+    config.train.steps = STEPS[preset]
+    config.evals.every_steps = 0
     config.student.discriminator = dict(name="mlp", widths=(256, 1), norm="batch")
     with config.evals.unlocked():
         config.evals.landmark_probe = dict(landmarks=(16, 64, 256), raw_half="left")

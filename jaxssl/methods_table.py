@@ -14,9 +14,7 @@ import argparse
 import ast
 import itertools
 import json
-import os
 import pathlib
-import platform
 import re
 import runpy
 import shlex
@@ -25,9 +23,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-
-from jaxssl import config as configs
+from jaxssl import measurements
 from jaxssl.bench import invariance
 from jaxssl.bench.faults import command as faults
 from jaxssl.compare.tables import CONTROL, TABLES
@@ -36,7 +32,6 @@ from jaxssl.markdown import count, filled, spread, table
 from jaxssl.report.writers import read_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-CONTROLS = ("random_init", "raw_input", "constant")
 # What commands of `jaxssl.bench` wrote with --json=experiments/NAME.json, and how it is shown.
 BENCHES: Mapping[str, Callable[[Any], str]] = {
     "invariance": invariance.block,
@@ -45,11 +40,6 @@ BENCHES: Mapping[str, Callable[[Any], str]] = {
 OWN = "its_control"  # the rival that a method's docstring names
 COMPARED = ("knn", "linear")  # the metrics of a comparison at equal compute that are won or lost
 ERRORS = "pretext/"  # metrics that begin with this are errors: less is better, and no shares
-# What may differ between two runs of one measurement: nothing here is part of what is measured.
-IRRELEVANT = (
-    *("name", "preset", "train.seed", "mesh.", "checkpoint.", "report.", "data.path"),
-    *("data.cache", "evals.every_steps", "evals.batch_size"),
-)
 
 
 class Control(NamedTuple):
@@ -83,7 +73,8 @@ def main(argv: Sequence[str] | None = None, root: pathlib.Path = ROOT) -> int:
     flags = parser.parse_args(argv)
     try:
         if flags.record:
-            record(root, flags.record, flags.name, flags.preset, flags.machine or machine())
+            where = flags.machine or measurements.machine()
+            measurements.record(root, flags.record, flags.name, flags.preset, where)
             return 0
         readme = root / "README.md"
         old = readme.read_text() if readme.exists() else ""
@@ -97,125 +88,6 @@ def main(argv: Sequence[str] | None = None, root: pathlib.Path = ROOT) -> int:
         print(f"{readme.name}: not current; run python -m jaxssl.methods_table --write")
         return 1
     return 0
-
-
-# ------------------------------------------------------------------ recording
-
-
-def record(
-    root: pathlib.Path,
-    workdirs: Sequence[str],
-    name: str | None = None,
-    preset: str | None = None,
-    machine: str = "",
-) -> list[dict[str, Any]]:
-    """Adds finished runs to `experiments/results.json`; returns all that it now holds.
-
-    A run whose config is not that of the preset is recorded as a change of it, so a control such
-    as `losses.sigreg.weight=0` is a row of its own. A measurement replaces an older one of the
-    same experiment, preset and changes.
-
-    Raises:
-      ConfigError: a run that is not finished, two of one seed, or a config of another version.
-    """
-    runs: dict[tuple[str, str, str], list[tuple[int, dict[str, Any], dict[str, Any]]]] = {}
-    for folder in map(pathlib.Path, workdirs):
-        summary, config = (_read(folder / f"{n}.json") for n in ("summary", "config"))
-        if summary["status"] != "finished":
-            raise ConfigError(f"{folder}: {summary['status']}; expected a finished run")
-        own_name, own_preset = config.get("name") or name, config.get("preset") or preset
-        if not own_name or not own_preset:
-            raise ConfigError(f"{folder}: of which experiment? expected --name and --preset")
-        changed = changes(root, folder, own_name, own_preset, config)
-        key = (own_name, own_preset, json.dumps(changed))
-        runs.setdefault(key, []).append((config["train"]["seed"], summary, changed))
-    made = []
-    for (own_name, own_preset, _), found in runs.items():
-        found.sort(key=lambda run: run[0])
-        seeds = [seed for seed, _, _ in found]
-        if len(set(seeds)) < len(seeds):
-            raise ConfigError(f"{own_name}:{own_preset}: found seeds {seeds}; expected each once")
-        made.append(
-            dict(
-                experiment=own_name,
-                preset=own_preset,
-                changes=found[0][2],
-                seeds=seeds,
-                steps=found[0][1]["step"],
-                seconds=[round(summary["seconds"], 1) for _, summary, _ in found],
-                machine=machine,
-                evals=_collected(f"{own_name}:{own_preset}", [s["evals"] for _, s, _ in found]),
-            )
-        )
-    identity = lambda r: (r["experiment"], r["preset"], len(r["changes"]), str(r["changes"]))
-    kept = [r for r in results(root) if identity(r) not in map(identity, made)]
-    kept = sorted([*kept, *made], key=identity)
-    (root / "experiments" / "results.json").write_text(json.dumps(kept, indent=1) + "\n")
-    return kept
-
-
-def changes(
-    root: pathlib.Path, folder: pathlib.Path, name: str, preset: str, config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The fields in which a run's config is not what the experiment's preset says today.
-
-    Raises:
-      ConfigError: a field that only one of the two has.
-    """
-    spec = f"{root / 'experiments' / name}.py:{preset}"
-    wanted, found = (_flat(c) for c in (configs.to_dict(configs.load(spec)), config))
-    for key in sorted(wanted.keys() ^ found.keys()):
-        side = "the run" if key in found else "the experiment"
-        raise ConfigError(f"{folder}: only {side} has {key}; expected a run of today's config")
-    return {key: found[key] for key in sorted(wanted) if wanted[key] != found[key]}
-
-
-def machine() -> str:
-    """This machine in words: cores or accelerators, and the versions that made the numbers."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    processor = found[1].strip() if found else platform.machine()
-    devices = jax.devices()
-    if devices[0].platform == "cpu":
-        words = f"{len(os.sched_getaffinity(0))} cores ({processor})"
-    else:
-        words = f"{len(devices)} x {devices[0].device_kind}"
-    return f"{words}, jax {jax.__version__}, Python {platform.python_version()}"
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file; expected the workdir of a finished run")
-    return read_json(path)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted key, without those that are not part of a measurement."""
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            leaves |= _flat(value, f"{key}.")
-        elif not key.startswith(IRRELEVANT):
-            leaves[key] = value
-    return leaves
-
-
-def _collected(
-    where: str, evals: Sequence[Mapping[str, Mapping[str, Any]]]
-) -> dict[str, dict[str, list[float]]]:
-    """metric -> {"trained": one value a seed, ...} of the metrics that are a success or not."""
-    if any(run.keys() != evals[0].keys() for run in evals):
-        raise ConfigError(f"{where}: the runs made different evaluations")
-    return {
-        metric: {
-            kind: [round(float(run[metric][kind]), 5) for run in evals]
-            for kind in ("trained", *CONTROLS)
-            if evals[0][metric].get(kind) is not None
-        }
-        for metric, entry in evals[0].items()
-        if entry.get("better", "higher") is not None
-    }
 
 
 # ------------------------------------------------------------------ the tables
@@ -254,15 +126,9 @@ def _control(paragraphs: Sequence[str]) -> Control | None:
     return None
 
 
-def results(root: pathlib.Path) -> list[dict[str, Any]]:
-    """What `experiments/results.json` holds; nothing where there is none."""
-    path = root / "experiments" / "results.json"
-    return json.loads(path.read_text()) if path.exists() else []
-
-
 def tables(root: pathlib.Path) -> dict[str, str]:
     """Marker -> the Markdown that belongs there."""
-    made = {"methods": methods(root), "numbers": numbers(results(root))}
+    made = {"methods": methods(root), "numbers": numbers(measurements.results(root))}
     for name, shown in BENCHES.items():
         path = root / "experiments" / f"{name}.json"
         made[name] = shown(read_json(path)) if path.exists() else "Nothing is measured yet."
@@ -272,7 +138,7 @@ def tables(root: pathlib.Path) -> dict[str, str]:
 def methods(root: pathlib.Path) -> str:
     """One row per experiment: its idea, its reference, its presets and how it stands."""
     rows = []
-    measured, compared = results(root), comparisons(root)
+    measured, compared = measurements.results(root), comparisons(root)
     for e in experiments(root):
         stands = []
         for preset in e.presets:
@@ -297,7 +163,7 @@ def verdict(result: Mapping[str, Any]) -> str:
     """
     lost = []
     for metric, entry in result["evals"].items():
-        for control in (*CONTROLS, OWN):
+        for control in (*measurements.CONTROLS, OWN):
             pairs = zip(entry["trained"], entry.get(control, ()))
             sign = -1 if metric.startswith(ERRORS) else 1
             if not all(sign * trained > sign * rival for trained, rival in pairs):
@@ -333,7 +199,7 @@ def _ordered(row: Mapping[str, Any], metric: str, seeds: Sequence[int]) -> dict[
     """kind -> the values of a metric at some seeds of a recorded row."""
     at = [row["seeds"].index(seed) for seed in seeds]
     kinds = row["evals"][metric]
-    return {k: [kinds[k][i] for i in at] for k in ("trained", *CONTROLS) if k in kinds}
+    return {k: [kinds[k][i] for i in at] for k in ("trained", *measurements.CONTROLS) if k in kinds}
 
 
 def numbers(measured: Sequence[Mapping[str, Any]]) -> str:
@@ -347,7 +213,7 @@ def numbers(measured: Sequence[Mapping[str, Any]]) -> str:
             trained = statistics.fmean(entry["trained"])
             error = metric.startswith(ERRORS)
             cells = [spread(entry["trained"], 1 if error else 100, 3 if error else 1)]
-            for control in CONTROLS:
+            for control in measurements.CONTROLS:
                 if control in entry and error:
                     ratio = trained / statistics.fmean(entry[control])
                     cells.append(f"{spread(entry[control], 1, 3)} (x {ratio:.2f})")

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from jaxssl import config as configs
-from jaxssl import methods_table
+from jaxssl import measurements, methods_table, stages
 from jaxssl.errors import ConfigError
 from jaxssl.report.writers import write_json, write_summary
 
@@ -62,7 +62,7 @@ def run(root, seed, trained, *overrides, status="finished", preset="digits", err
 
 @pytest.mark.parametrize("error, won", [(0.3, True), (0.7, False)])
 def test_an_error_is_better_where_it_is_less_than_that_of_the_best_constant(root, error, won):
-    methods_table.record(root, [run(root, 0, 0.96, errors=(error, 0.6))], machine="a box")
+    measurements.record(root, [run(root, 0, 0.96, errors=(error, 0.6))], machine="a box")
     found = methods_table.tables(root)
     row = (
         f"| `small:digits` | pretext/pixels | {error:.3f} |  |  | 0.600 (x {error / 0.6:.2f}) | 1 |"
@@ -74,7 +74,7 @@ def test_an_error_is_better_where_it_is_less_than_that_of_the_best_constant(root
 
 def test_numbers_are_the_mean_and_spread_over_seeds_beside_the_controls(root):
     folders = [run(root, seed, trained) for seed, trained in ((1, 0.96), (0, 0.92), (2, 0.94))]
-    methods_table.record(root, folders, machine="a box")
+    measurements.record(root, folders, machine="a box")
     found = methods_table.tables(root)["numbers"]
     gains = "94.0 ± 2.0 | 50.0 ± 0.0 (+44.0) | 90.0 ± 0.0 (+4.0)"
     row = f"| `small:digits` | knn/accuracy | {gains} |  | 3 |"
@@ -88,8 +88,8 @@ def test_numbers_are_the_mean_and_spread_over_seeds_beside_the_controls(root):
 
 def test_a_run_of_another_config_is_a_row_of_its_own_and_its_command_says_how(root):
     off = ("--config.losses.spread.weight=0.0", "--config.encoder.widths=(8, 8, 8, 8, 8)")
-    methods_table.record(root, [run(root, 0, 0.95), run(root, 0, 0.3, *off)], machine="a box")
-    plain, changed = methods_table.results(root)
+    measurements.record(root, [run(root, 0, 0.95), run(root, 0, 0.3, *off)], machine="a box")
+    plain, changed = measurements.results(root)
     assert plain["changes"] == {} and plain["evals"]["knn/accuracy"]["trained"] == [0.95]
     assert changed["changes"] == {"encoder.widths": [8] * 5, "losses.spread.weight": 0.0}
     words = shlex.split(methods_table.command(changed).partition("do ")[2].partition(";")[0])
@@ -101,15 +101,15 @@ def test_a_run_of_another_config_is_a_row_of_its_own_and_its_command_says_how(ro
 
 def test_a_new_measurement_replaces_the_old_one(root):
     for trained in (0.6, 0.7):
-        methods_table.record(root, [run(root, 0, trained)], machine="a box")
-    (only,) = methods_table.results(root)
+        measurements.record(root, [run(root, 0, trained)], machine="a box")
+    (only,) = measurements.results(root)
     assert only["evals"]["knn/accuracy"]["trained"] == [0.7]
 
 
 def test_what_moves_no_number_is_the_same_measurement(root):
     shards = ("--config.mesh.fsdp=2", "--config.checkpoint.keep=5", "--config.evals.every_steps=7")
-    methods_table.record(root, [run(root, 0, 0.95), run(root, 1, 0.96, *shards)], machine="a box")
-    (only,) = methods_table.results(root)
+    measurements.record(root, [run(root, 0, 0.95), run(root, 1, 0.96, *shards)], machine="a box")
+    (only,) = measurements.results(root)
     assert only["seeds"] == [0, 1]
 
 
@@ -118,9 +118,9 @@ def test_methods_say_whether_they_beat_their_controls(root):
     assert rows().count("not measured") == 2
     assert "| [Small](experiments/small.py) | one idea in two lines |" in rows()
     assert "A small idea, [arXiv:2001.00001](https://arxiv.org/abs/2001.00001)." in rows()
-    methods_table.record(root, [run(root, 0, 0.95), run(root, 1, 0.89)], machine="a box")
+    measurements.record(root, [run(root, 0, 0.95), run(root, 1, 0.89)], machine="a box")
     assert "`digits`: not better than raw input on knn/accuracy (2 seeds)" in rows()
-    methods_table.record(root, [run(root, 0, 0.95), run(root, 1, 0.96)], machine="a box")
+    measurements.record(root, [run(root, 0, 0.95), run(root, 1, 0.96)], machine="a box")
     assert "`digits`: better than its controls on 1 metric (2 seeds)" in rows()
     assert "`cifar10`: not measured" in rows()
 
@@ -141,7 +141,7 @@ def test_what_has_no_run_of_its_own_stands_as_it_does_at_equal_compute(root):
     assert better in stands(plain, row("small.control", [1], [0.5]))  # 0.6 against 0.5
     lost = "at equal compute not better than its control on knn, its control on linear"
     assert lost in stands(plain, row("small.control", [0], [0.5]))
-    methods_table.record(root, [run(root, 0, 0.95)], machine="a box")
+    measurements.record(root, [run(root, 0, 0.95)], machine="a box")
     assert "`digits`: better than its controls on 1 metric (1 seed)" in stands(plain)
 
 
@@ -162,6 +162,46 @@ def test_what_benches_wrote_is_shown(root):
     assert "| a | 1e-07 / 2e-07 | n/a |" in found["invariance"]
     assert "| 2 | 1 | 2.0 s, at most 2.0 s |" in found["faults"]
     assert "- sigterm: no" in found["faults"]
+
+
+def staged(root, seed, trained, *overrides):
+    """The workdir of a run with two stages; only the last one's evaluations count."""
+    text = EXPERIMENT.replace(
+        "    return config",
+        '    second = dict(name="b", init_from="a", changes={"train.steps": 7})\n'
+        '    config.stages = (dict(name="a"), second)\n    return config',
+    )
+    (root / "experiments" / "small.py").write_text(text)
+    workdir = root / f"staged-{seed}-{len(list(root.iterdir()))}"
+    spec = f"{root / 'experiments' / 'small.py'}:digits"
+    config = configs.load(spec, [f"--config.train.seed={seed}", *overrides])
+    plan = stages.resolve(config, workdir)
+    for stage, accuracy, steps in zip(plan, (0.1, trained), (600, 7)):
+        stage.folder.mkdir(parents=True)
+        write_json(stage.folder / "config.json", configs.to_dict(stage.config))
+        evals = {"knn/accuracy": {"trained": accuracy, "random_init": 0.5, "raw_input": 0.9}}
+        fields = dict(status="finished", step=steps, seconds=10.0, artifact="x", evals=evals)
+        write_summary(stage.folder, **fields)
+    stages.write_index(plan, workdir)
+    return str(workdir)
+
+
+def test_a_run_with_stages_is_one_measurement(root):
+    folders = [staged(root, 1, 0.96), staged(root, 0, 0.94)]
+    measurements.record(root, folders, machine="a box")
+    (only,) = measurements.results(root)
+    assert only["seeds"] == [0, 1] and only["changes"] == {}
+    assert only["evals"]["knn/accuracy"]["trained"] == [0.94, 0.96]
+    assert only["steps"] == 607 and only["seconds"] == [20.0, 20.0]
+    weaker = staged(root, 0, 0.5, "--config.losses.spread.weight=0.25")
+    measurements.record(root, [weaker], machine="a box")
+    assert measurements.results(root)[1]["changes"] == {"losses.spread.weight": 0.25}
+    # The control without stages is of the same experiment.
+    measurements.record(root, [run(root, 0, 0.3, "--config.stages=()")], machine="a box")
+    assert {"stages": []} in [r["changes"] for r in measurements.results(root)]
+    with pytest.raises(ConfigError, match="found stages 0-a, 1-b; expected none"):
+        (root / "experiments" / "small.py").write_text(EXPERIMENT)
+        measurements.record(root, folders, machine="a box")
 
 
 def test_check_fails_until_write(root, capsys):
@@ -185,10 +225,10 @@ def test_check_fails_until_write(root, capsys):
 )
 def test_what_cannot_be_recorded_is_refused_in_one_line(root, make, message, capsys):
     with pytest.raises(ConfigError, match=message):
-        methods_table.record(root, make(root))
+        measurements.record(root, make(root))
     assert methods_table.main(["--record", *make(root)], root) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert methods_table.results(root) == []
+    assert measurements.results(root) == []
 
 
 def test_a_run_of_an_older_config_is_refused(root):
@@ -197,7 +237,7 @@ def test_a_run_of_an_older_config_is_refused(root):
     del config["train"]["precision"]
     write_json(pathlib.Path(folder) / "config.json", config)
     with pytest.raises(ConfigError, match=r"only the experiment has train\.precision"):
-        methods_table.record(root, [folder])
+        measurements.record(root, [folder])
 
 
 def test_an_experiment_without_a_reference_is_refused(root):

@@ -14,7 +14,7 @@ from jaxssl import runtime
 if __name__ == "__main__":
     runtime.with_large_pages()  # before anything large is imported: it starts the process anew
 
-from jaxssl import cli, methods_table, train
+from jaxssl import cli, measurements, train
 from jaxssl import config as configs
 from jaxssl.compare import budget, tables
 from jaxssl.compare.tables import Table
@@ -85,7 +85,7 @@ def run(
         "steps": length,
         "labels": found.labels,
         "own_encoder": not table.shares(plain),
-        "machine": machine or methods_table.machine(),
+        "machine": machine or measurements.machine(),
         "recipe": configs.fingerprint(configs.to_dict(plain)),
         "config": configs.to_dict(config),
     }
