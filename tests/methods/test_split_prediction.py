@@ -85,6 +85,9 @@ def test_the_prediction_is_the_conditional_mean_where_it_can_be_any_function():
 
 def test_the_evaluator_reads_both_outputs_and_the_raw_half():
     changes = {"evals.bank": 64, "evals.test": 64, "evals.batch_size": 64, "evals.knn": None}
+    with pytest.raises(ConfigError, match=r"labels: found 500, expected at most the bank's 64"):
+        Evaluator(Program(config_of(**changes)))
+    changes["evals.conditional_independence.labels"] = (20, 60)
     program = Program(config_of(**changes))
     evaluator = Evaluator(program)
     for kind, state in (("trained", program.init()), ("raw_input", None)):
