@@ -15,6 +15,10 @@ between the tiles, so that lines which go on from one to the next are enough:
 
 CIFAR-10 under $JAXSSL_DATA/cifar10, in 2 x 2 tiles. ImageNet-1k: 3 x 3 tiles, 1000 permutations
 with "imagenet1k_resnet50".
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 11 min 04 s on 2 CPU cores, 1 seed: kNN 32.6, linear 46.4; random init 37.4, 40.1; raw
+pixels 33.2, 36.9.
 """
 
 from typing import Any
