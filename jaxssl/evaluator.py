@@ -41,7 +41,8 @@ class Evaluator:
       keep_features: whether features are kept in the workdir, too, for later evaluations.
 
     Raises:
-      ConfigError: an unknown evaluator, field, encoder or output.
+      ConfigError: an unknown evaluator, field, encoder or output; one that asks for more samples
+        than the bank will hold.
     """
 
     def __init__(

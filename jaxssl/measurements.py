@@ -60,14 +60,13 @@ def record(
     runs: dict[tuple[str, str, str], list[Finished]] = {}
     for folder in map(pathlib.Path, workdirs):
         summary, parts = _summary(folder)
-        own_name = next(iter(parts.values())).get("name") or name
-        own_preset = next(iter(parts.values())).get("preset") or preset
+        first = next(iter(parts.values()))  # a later stage draws from a seed of its own
+        own_name, own_preset = first.get("name") or name, first.get("preset") or preset
         if not own_name or not own_preset:
             raise ConfigError(f"{folder}: of which experiment? expected --name and --preset")
         changed = changes(root, folder, own_name, own_preset, parts)
         key = (own_name, own_preset, json.dumps(changed))
-        seed = next(iter(parts.values()))["train"]["seed"]
-        runs.setdefault(key, []).append(Finished(seed, summary, changed))
+        runs.setdefault(key, []).append(Finished(first["train"]["seed"], summary, changed))
     made = []
     for (own_name, own_preset, _), found in runs.items():
         found.sort(key=lambda run: run.seed)

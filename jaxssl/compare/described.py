@@ -6,12 +6,12 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from jaxssl.compare.render import CONTROLS
 from jaxssl.compare.tables import CONTROL, TABLES
 from jaxssl.markdown import count, spread
 from jaxssl.report import human
 
 BEGINS = "At equal compute, by `"
-NAMES = {"random_init": "random init", "raw_input": "raw pixels"}
 WIDTH = 100
 
 
@@ -32,7 +32,7 @@ def sentence(experiment: str, record: Mapping[str, Any]) -> str:
     spent = TABLES[record["table"]].spent(record["budget"])
     took = human.duration(statistics.fmean(row["seconds"]))
     found = [_both(row, "trained", "kNN ", "linear ")]
-    found += [f"{name} {_both(row, kind)}" for kind, name in NAMES.items()]
+    found += [f"{name} {_both(row, kind)}" for kind, name in CONTROLS.items()]
     if control:
         alike = control["seeds"] == row["seeds"]
         seeds = "" if alike else f" ({count(len(control['seeds']), 'seed')})"

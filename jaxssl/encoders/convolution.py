@@ -55,7 +55,9 @@ def conv_general_dilated(
         padding = jax.lax.padtype_to_pads(spatial, window, window_strides, padding)
     after, joined = taps(spatial, window, window_strides, padding)
     channels, width = rhs.shape[-2:]
-    matrix = jnp.einsum("qpt,tio->qipo", joined, rhs.reshape(-1, channels, width))
+    # Taps are only put in their places: in the kernel's own type, and without rounding.
+    places, kernel = jnp.asarray(joined, rhs.dtype), rhs.reshape(-1, channels, width)
+    matrix = jnp.einsum("qpt,tio->qipo", places, kernel, precision="highest")
     rows = math.prod(spatial) * channels
     y = jnp.matmul(lhs.reshape(-1, rows), matrix.reshape(rows, -1), precision=precision)
     return y.reshape(-1, *after, width)

@@ -39,6 +39,15 @@ def test_value_and_gradients_are_those_of_the_convolution(spatial, window, strid
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, wanted)
 
 
+def test_half_precision_stays_half_precision():
+    x = jax.random.normal(jax.random.key(0), (2, 2, 2, 3))
+    own, plain = (kind(4, (3, 3), dtype=jnp.bfloat16) for kind in (Conv, nn.Conv))
+    variables = plain.init(jax.random.key(1), x)
+    found, wanted = own.apply(variables, x), plain.apply(variables, x)
+    assert found.dtype == wanted.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(float), wanted.astype(float), atol=0.03)
+
+
 def test_no_convolution_is_left_where_the_map_is_smaller_than_the_kernel():
     module = conv(True, (3, 3), (1, 1), "SAME")
     kinds = {}
