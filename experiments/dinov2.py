@@ -27,7 +27,7 @@ PRESETS = ("digits", "cifar10", "imagenet1k_vit_l14", "imagenet1k_vit_g14")
 # more views than there are prototypes.
 SCALES = {
     "digits": ((256, 256), 64, 64, 64, 0.99, 1.0, 0.0),
-    "cifar10": ((512, 512), 128, 128, 256, 0.99, 1.0, 0.1),
+    "cifar10": ((512, 512), 128, 128, 64, 0.99, 1.0, 0.1),
 }
 HEADLINE = ((2048, 2048), 384, 256, 131072, 0.994, 1e-5, 0.4)
 

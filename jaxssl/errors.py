@@ -1,4 +1,4 @@
-"""The one error that a user's input can raise, and the near name that it suggests."""
+"""The error that a user's input can raise, with the near name it suggests, and those of a run."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,14 @@ class ConfigError(ValueError):
 
     `jaxssl.main` prints it without a traceback and exits with code 2.
     """
+
+
+class Diverged(RuntimeError):
+    """A loss that is not finite: the step, the first such term and the last good checkpoint."""
+
+
+class Alarmed(Diverged):
+    """An alarm of a run whose `alarms.action` is "stop": the alarm's line."""
 
 
 def near(name: object, known: Iterable[object]) -> str:

@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
 from jaxssl import cli, processes, train
 from jaxssl import config as configs
-from jaxssl.errors import ConfigError
+from jaxssl.errors import ConfigError, Diverged
 
 USAGE = (
     "python -m jaxssl.main --config=FILE[:PRESET] --workdir=DIR "
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return processes.leave(2)
-    except train.Diverged as error:
+    except Diverged as error:
         print(f"stopped: {error}", file=sys.stderr)
         return processes.leave(1)
     return 0

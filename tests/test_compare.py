@@ -105,6 +105,13 @@ def test_an_experiment_belongs_to_the_table_of_its_encoder():
         assert tables.of(experiments.load(name, tables.PRESET)) == table, name
 
 
+def test_a_table_has_overrides_of_its_own_and_a_control_comes_after_them():
+    file = experiments.FOLDER / "mae.py"
+    shared = tables.load(file).train.global_batch
+    assert shared == 64 != configs.load(f"{file}:{tables.PRESET}").train.global_batch
+    assert tables.load(file, ["--config.train.global_batch=32"]).train.global_batch == 32
+
+
 def test_a_loss_that_reads_the_labels_is_told_from_one_that_does_not(tmp_path):
     config = tiny.load(tmp_path)
     assert not budget.cost(config, 64).labels

@@ -9,7 +9,7 @@ import toys
 
 from jaxssl import config as configs
 from jaxssl import main, nonfinite, rewinds, train
-from jaxssl.errors import ConfigError
+from jaxssl.errors import ConfigError, Diverged
 from jaxssl.method import Aux
 from jaxssl.naming import named_leaves
 from jaxssl.program import Program
@@ -119,7 +119,7 @@ def test_a_teacher_or_a_network_that_is_not_finite_is_named(tmp_path, monkeypatc
 
         with monkeypatch.context() as patch:
             patch.setattr(Program, "init", bad_init)
-            with pytest.raises(train.Diverged) as stopped:
+            with pytest.raises(Diverged) as stopped:
                 train.run(settings, tmp_path / part)
         line = str(stopped.value)
         assert line.startswith(f"step 1: {part}/{name} has 1 values of 128 that are not finite")
@@ -154,7 +154,7 @@ def test_a_skipped_step_is_as_if_it_had_not_been(tmp_path, monkeypatch):
 
 def test_no_more_steps_are_skipped_than_allowed(tmp_path):
     settings = config(tmp_path, SKIP, BAD_FOR_GOOD, {"nonfinite.limit": 2})
-    with pytest.raises(train.Diverged) as stopped:
+    with pytest.raises(Diverged) as stopped:
         train.run(settings, tmp_path / "work")
     line = str(stopped.value)
     assert line.startswith("step 11: sigreg is") or line.startswith("step 11: loss is")
@@ -231,7 +231,7 @@ def test_an_alarm_goes_back_to_before_its_first_sign(tmp_path):
         **{"alarms.action": "rewind", "alarms.limit": 1, "checkpoint.keep": 9},
         **{"train.steps": 8, "evals.knn": None, "checkpoint.every_steps": 1},
     }
-    with pytest.raises(train.Diverged, match="went back 1 times before"):
+    with pytest.raises(Diverged, match="went back 1 times before"):
         train.run(config(tmp_path, collapsed), tmp_path / "work")
     (entry,) = tiny.summary(tmp_path / "work")["rewinds"]
     # The sign of step 2 is the first; at step 0, the reading before it, all was well.

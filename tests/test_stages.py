@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from jaxssl import config as configs
-from jaxssl import nonfinite, runs, stages, train, views
+from jaxssl import loop, nonfinite, runs, stages, train, views
 from jaxssl.errors import ConfigError
 from jaxssl.naming import content_hash, named_leaves
 from jaxssl.program import Program
@@ -215,7 +215,7 @@ def test_tasks_in_turn_then_an_evaluation_of_the_first(tmp_path, monkeypatch):
 
     monkeypatch.setattr(stages, "started", recording)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(train.report, "write", killed)  # at the end of the last stage
+        patch.setattr(loop.report, "write", killed)  # at the end of the last stage
         train.run(config, work)
 
     # Every part of the state comes from the named stage, not from the one before.

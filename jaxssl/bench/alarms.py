@@ -23,7 +23,7 @@ if __name__ == "__main__":
 from jaxssl import cli, train
 from jaxssl import config as configs
 from jaxssl.alarms import SHORTEST
-from jaxssl.errors import ConfigError, near
+from jaxssl.errors import ConfigError, Diverged, near
 from jaxssl.evals import settings
 from jaxssl.report import human
 from jaxssl.report.progress import screen
@@ -125,7 +125,7 @@ def measure(case: Case, steps: int = 0) -> Found:
         with contextlib.ExitStack() as quiet:
             quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
             quiet.enter_context(contextlib.redirect_stderr(io.StringIO()))
-            quiet.enter_context(contextlib.suppress(train.Diverged))
+            quiet.enter_context(contextlib.suppress(Diverged))
             train.run(config, folder)
         summary = read_json(pathlib.Path(folder) / "summary.json")
     alarm = next(iter(summary["alarms"]), None)

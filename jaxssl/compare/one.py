@@ -18,7 +18,7 @@ from jaxssl import cli, measurements, train
 from jaxssl import config as configs
 from jaxssl.compare import budget, tables
 from jaxssl.compare.tables import Table
-from jaxssl.errors import ConfigError
+from jaxssl.errors import ConfigError, Diverged
 from jaxssl.report.writers import write_json
 
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except train.Diverged as error:
+    except Diverged as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
     return 0
@@ -72,7 +72,7 @@ def run(
     Raises:
       ConfigError, Diverged: as `jaxssl.train.run`.
     """
-    plain = configs.load(f"{file}:{tables.PRESET}", overrides)
+    plain = tables.load(file, overrides)
     found = budget.cost(plain, budget.full_view(tables.PRESET), table.unit)
     length = budget.steps(spend, found)
     config = configs.merged(plain, {**budget.changes(plain, length), "train.seed": seed})

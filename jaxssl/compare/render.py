@@ -127,6 +127,7 @@ def _about(record: Mapping[str, Any]) -> str:
     seeds = sorted({s for row in record["rows"] for s in row["seeds"]})
     kind = TABLES[record["table"]]
     words = f"`{record['preset']}`, {kind.spent(record['budget'])} a run"
+    words += "".join(f", `{override}`" for override in kind.overrides)
     where = f" on {'; '.join(machines)}" if machines else ""
     flags = f"--seeds={','.join(map(str, seeds))} --budget={record['budget']:.0f}"
     command = f"python -m jaxssl.compare --table={kind.name} --workdir=runs/{kind.name} {flags}"

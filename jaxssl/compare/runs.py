@@ -116,7 +116,7 @@ def recipe(run: Run) -> str:
     Raises:
       ConfigError: the config cannot be loaded.
     """
-    return configs.fingerprint(configs.to_dict(configs.load(f"{run.file}:{PRESET}", run.overrides)))
+    return configs.fingerprint(configs.to_dict(tables.load(run.file, run.overrides)))
 
 
 def finished(run: Run, budget: float) -> bool:

@@ -1,11 +1,12 @@
 """The tables of a comparison: which experiments share one, and what each run may spend."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxssl import base
+from jaxssl import config as configs
 from jaxssl.errors import ConfigError, near
 
 CONTROL = ".control"  # what the name of an experiment's control ends with
@@ -23,6 +24,7 @@ class Table(NamedTuple):
       unit: in which a budget is counted: "views" that enter an encoder, or "GFLOP" of whole steps.
       budget: of a run.
       encoder: fields of the encoder that its experiments share.
+      overrides: `--config.key=value` of every run, before those of a control.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Table(NamedTuple):
     unit: str
     budget: float
     encoder: Mapping[str, Any]
+    overrides: tuple[str, ...] = ()
 
     @property
     def record(self) -> pathlib.Path:
@@ -65,13 +68,25 @@ def _convnet() -> Mapping[str, Any]:
     return MappingProxyType(base.vision(PRESET).encoder.to_dict())
 
 
+# The presets take batches for runs ten times as long. What follows a moving average needs steps.
+MANY_STEPS = (
+    "--config.train.global_batch=64",
+    "--config.optimizer.learning_rate=('warmup_cosine',1e-3,20,1e-6)",
+)
 # Methods that hide patches need patches to hide: they are compared on the same vision transformer,
 # and by arithmetic, since decoders and patches left out make views cost more or less.
 TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
         Table("comparison", "methods on a convolutional network", "views", 300_000, _convnet()),
-        Table("comparison_vit", "methods on a vision transformer", "GFLOP", 24_000, _vit()),
+        Table(
+            "comparison_vit",
+            "methods on a vision transformer",
+            "GFLOP",
+            24_000,
+            _vit(),
+            MANY_STEPS,
+        ),
     )
 }
 DEFAULT = "comparison"
@@ -86,6 +101,21 @@ def find(name: str) -> Table:
     if name not in TABLES:
         raise ConfigError(f"--table: no {name!r}{near(name, TABLES)}")
     return TABLES[name]
+
+
+def load(file: pathlib.Path | str, overrides: Sequence[str] = ()) -> Any:
+    """An experiment's config at the scale of the comparison, with its table's overrides.
+
+    Args:
+      file: of the experiment, without a preset.
+      overrides: `--config.key=value`, after the table's.
+
+    Raises:
+      ConfigError: the config cannot be loaded.
+    """
+    spec = f"{file}:{PRESET}"
+    shared = of(configs.load(spec)).overrides
+    return configs.load(spec, (*shared, *overrides))
 
 
 def of(config: Any) -> Table:

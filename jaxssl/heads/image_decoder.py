@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxssl.by_name import check_positive
 from jaxssl.encoders.convolution import Conv
 from jaxssl.errors import ConfigError
+from jaxssl.heads.upsampling import ConvTranspose
 
 
 class ImageDecoder(nn.Module):
@@ -45,7 +46,7 @@ class ImageDecoder(nn.Module):
         mixed = jnp.einsum("btd,dts->bsd", x.astype(self.dtype), kernel.astype(self.dtype))
         y = nn.relu(mixed + bias.astype(self.dtype)).reshape(len(x), side, side, width)
         for i, width in enumerate(self.widths):
-            y = nn.ConvTranspose(
+            y = ConvTranspose(
                 width,
                 (4, 4),
                 strides=(2, 2),

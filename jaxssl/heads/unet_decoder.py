@@ -18,6 +18,7 @@ from jaxssl.encoders.residual_unet import (
     visibility,
 )
 from jaxssl.errors import ConfigError
+from jaxssl.heads.upsampling import ConvTranspose
 
 _token_init = nn.initializers.truncated_normal(0.02)
 
@@ -76,9 +77,7 @@ class UNetDecoder(nn.Module):
 
     def _up(self, x: jax.Array, target: tuple[int, ...], name: str) -> jax.Array:
         factors = tuple(b // a for a, b in zip(x.shape[1:-1], target[1:-1], strict=True))
-        return nn.ConvTranspose(target[-1], factors, strides=factors, dtype=self.dtype, name=name)(
-            x
-        )
+        return ConvTranspose(target[-1], factors, strides=factors, dtype=self.dtype, name=name)(x)
 
     def _conv(self, x: jax.Array, width: int, name: str, bias: bool = False) -> jax.Array:
         return Conv(
