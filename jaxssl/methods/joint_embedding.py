@@ -48,57 +48,123 @@ def build(config: Any, info: Info) -> Method:
     Raises:
       ConfigError: naming the first field that does not fit.
     """
-    options = _options(config)
-    networks = _networks(config, options, DTYPES[config.train.precision], info)
-    keyed = any("key" in accepts(head.module) for head in networks.heads.values())
-    made = blocks.Blocks(config, options, networks.encoder, info, keyed)
-    inputs_of = _targets(config)
-
-    def init_networks(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree, Any]:
-        # Networks ask for the shapes of views alone.
-        shapes, _ = jax.eval_shape(made.plain, key, batch)
-        plain = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        x = plain[made.groups[0]]["x"]
-        return *networks.init(key, x[:, 0], x.shape[1]), plain
-
-    named_teachers, sees, trains = _teachers(
-        config, made.groups, info, lambda key: init_networks(key, example_batch(info))[0]
+    wiring = Wiring(config, info)
+    method = Method(
+        wiring.init,
+        {"main": wiring.loss},
+        encode.encoders_of(config, wiring.networks.encoder, wiring.networks.heads),
+        wiring.teachers,
+        pretext=wiring.pretext if wiring.judged else None,
+        pictures=wiring.pictures(),
     )
-    known = Known(
-        made.ids,
-        {"": made.groups, INPUT: made.groups, **sees},
-        networks.known(),
-        tuple(info.shapes),
-        tuple(networks.heads),
-        tuple(inputs_of),
-        {name: (hiding.fields, hiding.masks) for name, hiding in made.hidings.items()},
-    )
-    loss_terms = terms.parse(config.losses, info, known)
-    read_by_masks = [
-        known.ref(f"{hiding.reads}:{'+'.join(hiding.masks)}", f"masks.{name}.teacher")
-        for name, hiding in made.hidings.items()
-        if hiding.reads
-    ]
-    judged = _judged(loss_terms, config)
-    wanted, student_sees = _wanted(loss_terms, read_by_masks, named_teachers, made.ids)
+    if config.train.microbatches > 1:
+        _, extra = jax.eval_shape(wiring.init, jax.random.key(0), example_batch(info))
+        checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
+    return method
 
-    def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
-        params, stats, plain = init_networks(key, batch)
-        copies = {name: jax.tree.map(jnp.array, stats) for name in ("student", *config.teachers)}
-        extra = {"batch_stats": copies}
+
+class Wiring:
+    """The parts that a config names, and how one step goes through them; holds no arrays."""
+
+    def __init__(self, config: Any, info: Info):
+        options = _options(config)
+        self.config, self.info = config, info
+        self.networks = _networks(config, options, DTYPES[config.train.precision], info)
+        keyed = any("key" in accepts(head.module) for head in self.networks.heads.values())
+        self.blocks = blocks.Blocks(config, options, self.networks.encoder, info, keyed)
+        self.targets = _targets(config)
+        fresh = lambda key: self._init_networks(key, example_batch(info))[0]
+        self.teachers, self.sees, self.trains = _teachers(config, self.blocks.groups, info, fresh)
+        known = self._known()
+        self.terms = terms.parse(config.losses, info, known)
+        self.judged = _judged(self.terms, config)
+        read_by_masks = [
+            known.ref(f"{hiding.reads}:{'+'.join(hiding.masks)}", f"masks.{name}.teacher")
+            for name, hiding in self.blocks.hidings.items()
+            if hiding.reads
+        ]
+        self.wanted, self.student_sees = _wanted(
+            self.terms, read_by_masks, self.teachers, self.blocks.ids
+        )
+
+    def _known(self) -> Known:
+        """What terms may name."""
+        made, networks = self.blocks, self.networks
+        return Known(
+            made.ids,
+            {"": made.groups, INPUT: made.groups, **self.sees},
+            networks.known(),
+            tuple(self.info.shapes),
+            tuple(networks.heads),
+            tuple(self.targets),
+            {name: (hiding.fields, hiding.masks) for name, hiding in made.hidings.items()},
+        )
+
+    # ------------------------------------------------------------------ the first state
+
+    def init(self, key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
+        """As `Method.init`."""
+        params, stats, plain = self._init_networks(key, batch)
+        students = ("student", *self.config.teachers)
+        extra = {"batch_stats": {name: jax.tree.map(jnp.array, stats) for name in students}}
+        whole = self.networks._replace(
+            microbatches=1
+        )  # an example may be smaller than their number
 
         def shape(ref: Ref) -> tuple[int, ...]:
             inputs = {group: plain[group] for group in ref.groups}
-            whole = networks._replace(microbatches=1)  # an example may be smaller than their number
             apply = lambda: whole.outputs(params, stats, inputs, [ref.output], False)[0]
             found = jax.eval_shape(apply)[ref.output]
             views = sum(stack.shape[1] for stack in found.values())
-            return (views, info.global_batch, *found[ref.groups[0]].shape[2:])
+            return (views, self.info.global_batch, *found[ref.groups[0]].shape[2:])
 
-        memory = terms.init_memory(loss_terms, fold_name(key, "memory"), shape)
+        memory = terms.init_memory(self.terms, fold_name(key, "memory"), shape)
         return params, extra | ({"memory": memory} if memory else {})
 
-    def look(
+    def _init_networks(self, key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree, Any]:
+        """Params, batch statistics, and views of the right shapes, which are all that is asked."""
+        shapes, _ = jax.eval_shape(self.blocks.plain, key, batch)
+        plain = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        x = plain[self.blocks.groups[0]]["x"]
+        return *self.networks.init(key, x[:, 0], x.shape[1]), plain
+
+    # ------------------------------------------------------------------ a step
+
+    def loss(
+        self,
+        params: PyTree,
+        seen: Mapping[str, PyTree],
+        extra: PyTree,
+        batch: Batch,
+        key: jax.Array,
+        step: jax.Array,
+    ) -> tuple[jax.Array, Aux]:
+        """As the losses of `Method`."""
+        look = self._look(params, seen, extra, batch, key, step, train=True)
+        value, metrics, memory = terms.total(self.terms, look.scene, look.context)
+        metrics |= observed.of_teachers(self.terms, look.scene)
+        after = {"batch_stats": look.stats} | ({"memory": memory} if memory else {})
+        return value, Aux({**extra, **jax.lax.stop_gradient(after)}, {**metrics, **look.metrics})
+
+    def pretext(
+        self,
+        params: PyTree,
+        seen: Mapping[str, PyTree],
+        extra: PyTree,
+        batch: Batch,
+        key: jax.Array,
+        step: jax.Array,
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """As `Method.pretext`."""
+        look = self._look(params, seen, extra, batch, key, step, train=False)
+        errors = lambda term: (
+            terms.value_of(term, look.scene, look.context),
+            terms.constant(term, look.scene, look.context),
+        )
+        return {term.name: errors(term) for term in self.judged}
+
+    def _look(
+        self,
         params: PyTree,
         seen: Mapping[str, PyTree],
         extra: PyTree,
@@ -107,102 +173,67 @@ def build(config: Any, info: Info) -> Method:
         step: jax.Array,
         train: bool,
     ) -> Look:
-        plain, context = made.plain(key, batch)
+        plain, context = self.blocks.plain(key, batch)
         stats = dict(extra["batch_stats"])
         outputs: dict[tuple[str, str], Any] = {}
         for name, teacher_params in seen.items():
-            if wanted[name]:
-                inputs = {group: plain[group] for group in sees[name]}
-                found, stats[name] = networks.outputs(
-                    teacher_params, stats[name], inputs, wanted[name], train and trains[name]
+            if self.wanted[name]:
+                inputs = {group: plain[group] for group in self.sees[name]}
+                trains = train and self.trains[name]
+                found, stats[name] = self.networks.outputs(
+                    teacher_params, stats[name], inputs, self.wanted[name], trains
                 )
                 found = jax.lax.stop_gradient(found)
                 outputs |= {(name, output): stack for output, stack in found.items()}
-        for name in wanted[INPUT]:
-            target = inputs_of[name]
+        for name in self.wanted[INPUT]:
+            target = self.targets[name]
             outputs[INPUT, name] = jax.lax.stop_gradient(
                 {group: target(block["x"], seen) for group, block in plain.items()}
             )
         read = lambda reads, group: outputs[_named(reads)][group]
-        clean = {group: plain[group] for group in student_sees}
-        inputs = made.for_student(key, batch, clean, step, read)
-        found, stats["student"] = networks.outputs(
-            params, stats["student"], inputs, wanted[""], train
+        clean = {group: plain[group] for group in self.student_sees}
+        inputs = self.blocks.for_student(key, batch, clean, step, read)
+        found, stats["student"] = self.networks.outputs(
+            params, stats["student"], inputs, self.wanted[""], train
         )
         outputs |= {("", output): stack for output, stack in found.items()}
-        apply_head = lambda name, x: networks.apply_head(name, params, stats["student"], x)
-        memory = extra.get("memory", {})
-        terms_key = fold_name(key, "terms")
-        scene = Scene(outputs, made.ids, batch, params, step, apply_head, memory, terms_key, inputs)
-        return Look(scene, context, stats, made.metrics(inputs, read))
+        apply_head = lambda name, x: self.networks.apply_head(name, params, stats["student"], x)
+        memory, terms_key = extra.get("memory", {}), fold_name(key, "terms")
+        ids = self.blocks.ids
+        scene = Scene(outputs, ids, batch, params, step, apply_head, memory, terms_key, inputs)
+        return Look(scene, context, stats, self.blocks.metrics(inputs, read))
 
-    def loss(
-        params: PyTree,
-        seen: Mapping[str, PyTree],
-        extra: PyTree,
-        batch: Batch,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> tuple[jax.Array, Aux]:
-        scene, context, stats, masked = look(params, seen, extra, batch, key, step, train=True)
-        value, metrics, memory = terms.total(loss_terms, scene, context)
-        metrics |= observed.of_teachers(loss_terms, scene)
-        after = {"batch_stats": stats} | ({"memory": memory} if memory else {})
-        return value, Aux({**extra, **jax.lax.stop_gradient(after)}, {**metrics, **masked})
+    # ------------------------------------------------------------------ pictures
 
-    def pretext(
-        params: PyTree,
-        seen: Mapping[str, PyTree],
-        extra: PyTree,
-        batch: Batch,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> dict[str, tuple[jax.Array, jax.Array]]:
-        scene, context, _, _ = look(params, seen, extra, batch, key, step, train=False)
-        errors = lambda term: (
-            terms.value_of(term, scene, context),
-            terms.constant(term, scene, context),
-        )
-        return {term.name: errors(term) for term in judged}
+    def pictures(self) -> dict[str, Pictures]:
+        """What the report shows: terms that draw images, and where the encoder attends."""
+        shown = {
+            f"prediction of {term.name}": self._reconstruction(term)
+            for term in self.terms
+            if pictures.is_reconstruction(term, self.config)
+        }
+        images = len(self.info.shapes["image"]) == 3
+        if getattr(self.networks.encoder, "class_token", False) and images:
+            shown["attention"] = Pictures(pictures.ATTENTION, self._attended)
+        return shown
 
-    def reconstruction(term: terms.Term) -> Pictures:
+    def _reconstruction(self, term: terms.Term) -> Pictures:
         def make(*step: Any) -> jax.Array:
             params, seen, extra, batch, key, number = step
-            scene = look(params, seen, extra, batch, key, number, train=False).scene
-            clean = made.plain(key, batch)[0][term.student.groups[0]]["x"]
-            return pictures.reconstruction(term, scene, clean, config)
+            scene = self._look(params, seen, extra, batch, key, number, train=False).scene
+            clean = self.blocks.plain(key, batch)[0][term.student.groups[0]]["x"]
+            return pictures.reconstruction(term, scene, clean, self.config)
 
         return Pictures(pictures.RECONSTRUCTION, make)
 
-    def attended(
-        params: PyTree, seen: Any, extra: PyTree, batch: Batch, key: jax.Array, step: Any
+    def _attended(
+        self, params: PyTree, seen: Any, extra: PyTree, batch: Batch, key: jax.Array, step: Any
     ) -> jax.Array:
-        plain = made.plain(key, batch)[0]
-        first = {group: plain[group] for group in made.groups[:1]}
+        group = self.blocks.groups[0]
+        plain = {group: self.blocks.plain(key, batch)[0][group]}
         stats = extra["batch_stats"]["student"]
-        found, _ = networks.outputs(params, stats, first, ["attention"], False)
-        weights, clean = found["attention"][made.groups[0]], plain[made.groups[0]]["x"]
-        return pictures.attention(weights, clean, config)
-
-    shown = {
-        f"prediction of {term.name}": reconstruction(term)
-        for term in loss_terms
-        if pictures.is_reconstruction(term, config)
-    }
-    if getattr(networks.encoder, "class_token", False) and len(info.shapes["image"]) == 3:
-        shown["attention"] = Pictures(pictures.ATTENTION, attended)
-    method = Method(
-        init,
-        {"main": loss},
-        encode.encoders_of(config, networks.encoder, networks.heads),
-        named_teachers,
-        pretext=pretext if judged else None,
-        pictures=shown,
-    )
-    if config.train.microbatches > 1:
-        _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
-        checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
-    return method
+        found, _ = self.networks.outputs(params, stats, plain, ["attention"], False)
+        return pictures.attention(found["attention"][group], plain[group]["x"], self.config)
 
 
 def _options(config: Any) -> dict[str, Any]:
