@@ -12,6 +12,10 @@ scikit-learn's digits. The control predicts a teacher that stays as random as it
   python -m jaxssl.main --config=experiments/data2vec.py:cifar10 --workdir=runs/data2vec-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 5
+min 13 s on 2 CPU cores, 1 seed: kNN 27.6, linear 33.7; random init 28.0, 31.7; raw pixels 33.2,
+36.9.
 """
 
 import math

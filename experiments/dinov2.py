@@ -13,6 +13,10 @@ embeddings, which leaves DINO with balanced codes:
   python -m jaxssl.main --config=experiments/dinov2.py:cifar10 --workdir=runs/dinov2-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 4
+min 31 s on 2 CPU cores, 1 seed: kNN 37.9, linear 44.3; random init 28.0, 32.5; raw pixels 33.2,
+36.9; the control 31.0, 39.6.
 """
 
 from typing import Any

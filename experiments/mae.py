@@ -12,6 +12,10 @@ scikit-learn's digits. The control hides nothing, so that a copy is enough:
   python -m jaxssl.main --config=experiments/mae.py:cifar10 --workdir=runs/mae-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 3
+min 10 s on 2 CPU cores, 1 seed: kNN 37.3, linear 48.3; random init 28.0, 32.5; raw pixels 33.2,
+36.9; the control 27.9, 32.2.
 """
 
 from ml_collections import ConfigDict

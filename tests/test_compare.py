@@ -299,6 +299,15 @@ def shown(root):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
+def test_a_control_that_hides_nothing_has_no_prediction_error(root, tmp_path):
+    folder = tmp_path / "runs"
+    leave(folder, "small", 0, 0.5, errors=(0.2, 0.4))
+    leave(folder, "other", 0, 0.5, errors=(0.0, 0.0))
+    rows = {row["experiment"]: row for row in runs.collect(folder)["rows"]}
+    assert rows["small"]["pretext"] == [0.5]
+    assert rows["other"]["pretext"] == [None]
+
+
 def test_rows_are_sorted_and_marked_beside_the_controls(root, tmp_path):
     folder = tmp_path / "runs"
     for seed, knn in ((0, 0.52), (1, 0.56)):

@@ -294,8 +294,11 @@ def collect(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _pretext(evals: Mapping[str, Mapping[str, Any]]) -> float | None:
-    """The largest error of what is predicted, over that of the best constant; None without any."""
-    errors = [e for name, e in evals.items() if name.startswith("pretext/")]
+    """The largest error of what is predicted, over that of the best constant; None without any.
+
+    A control that hides nothing has nothing to predict: both of its errors are 0.
+    """
+    errors = [e for name, e in evals.items() if name.startswith("pretext/") and e["constant"]]
     ratios = [float(e["trained"]) / float(e["constant"]) for e in errors]
     return round(max(ratios), 4) if ratios else None
 
