@@ -37,24 +37,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxssl import encoders, heads, losses, optim, schedules, teachers
-from jaxssl.by_name import build_by_name
-from jaxssl.chunking import chunked
-from jaxssl.errors import ConfigError, near
-from jaxssl.heads.transformer_head import TransformerHead
+from jaxssl import losses, optim, schedules
+from jaxssl.errors import ConfigError
 from jaxssl.memories import Seen, center
-from jaxssl.method import Aux, Batch, EncodeFn, Info, Method, Optimizer, PyTree, Teacher
-from jaxssl.methods import blocks, checks, encode
-from jaxssl.methods.networks import DTYPES, Head, Networks, order_heads
+from jaxssl.method import Aux, Batch, EncodeFn, Info, Method, Optimizer, PyTree
+from jaxssl.methods import blocks, checks, encode, mokd_sides
+from jaxssl.methods.mokd_sides import GLOBAL, LOCAL, OTHER, Found, Side
 from jaxssl.naming import fold_name
 from jaxssl.param_groups import check_fields
-from jaxssl.schedules import Schedule
-from jaxssl.sharding import batch_sharded
 from jaxssl.state import example_batch
 from jaxssl.step import gradient_step
-from jaxssl.views import frequency
 
-OTHER = {"a": "b", "b": "a"}
 OPTIONS: Mapping[str, Any] = {
     "a": {},
     "b": {},
@@ -62,67 +55,9 @@ OPTIONS: Mapping[str, Any] = {
     "cross_temperature": 0.04,
     "center_momentum": 0.9,
 }
-SIDE: Mapping[str, Any] = {"cross_weight": 1.0, "teacher_temperature": 0.04, "drop_path": 0.0}
-SIDES: Mapping[str, Mapping[str, Any]] = {"a": SIDE, "b": {**SIDE, "encoder": {}, "optimizer": {}}}
-# head -> (what it reads, what it gives)
-PLACES = {
-    "projector": ("pooled", "projection"),
-    "prototypes": ("projection", "scores"),
-    "search": ("tokens", "found"),
-    "search_prototypes": ("found", "search_scores"),
-}
-PARTS = ("encoder", *PLACES)
+OWN: Mapping[str, Any] = {"cross_weight": 1.0, "teacher_temperature": 0.04, "drop_path": 0.0}
+SIDES: Mapping[str, Mapping[str, Any]] = {"a": OWN, "b": {**OWN, "encoder": {}, "optimizer": {}}}
 CENTERS = ("self", "search", "cross")
-GLOBAL, LOCAL = "global", "local"
-
-
-class Side(NamedTuple):
-    """One of the two networks.
-
-    Attributes:
-      name: "a" or "b".
-      networks: its encoder and heads, by names without the network's.
-      teacher: its average.
-      blocks: what its student sees.
-      cross_weight, temperature: λ_x, and that of its own teacher.
-    """
-
-    name: str
-    networks: Networks
-    teacher: Teacher
-    blocks: blocks.Blocks
-    cross_weight: Schedule
-    temperature: Schedule
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Its entries of the params."""
-        return tuple(f"{part}_{self.name}" for part in PARTS)
-
-    def part(self, tree: PyTree) -> dict[str, PyTree]:
-        """Its entries of params or statistics, by names without the network's."""
-        return {n: tree[f"{n}_{self.name}"] for n in PARTS if f"{n}_{self.name}" in tree}
-
-    def named(self, tree: PyTree) -> dict[str, PyTree]:
-        """The inverse of `part`."""
-        return {f"{n}_{self.name}": leaves for n, leaves in tree.items()}
-
-    def describe(self, params: PyTree, pooled: jax.Array) -> jax.Array:
-        """Queries [B, V, W] for the other's teacher, of what its encoder pools."""
-        variables = {"params": self.part(params)["search"]}
-        module = self.networks.heads["search"].module
-        return jnp.asarray(module.apply(variables, pooled, method="reduce"))
-
-    def find(self, params: PyTree, tokens: jax.Array, queries: jax.Array) -> jax.Array:
-        """Scores [B, V, K] of what queries [B, V, W] find in one map [B, T, D] a sample."""
-        own, module = self.part(params), self.networks.heads["search"].module
-
-        def one(tokens: jax.Array, query: jax.Array) -> Any:
-            return module.apply({"params": own["search"]}, tokens, train=False, query=query)
-
-        every = chunked(jax.vmap(one, (None, 1), 1), self.networks.microbatches)
-        found = batch_sharded(every(tokens, queries))
-        return self.networks.apply_head("search_prototypes", own, {}, found)
 
 
 def build(config: Any, info: Info) -> Method:
@@ -131,33 +66,46 @@ def build(config: Any, info: Info) -> Method:
     Raises:
       ConfigError: naming the first field that does not fit.
     """
-    options = checks.options(config, OPTIONS)
-    of_side: dict[str, Any] = {
-        n: check_fields(options[n], SIDES[n], f"method_options.{n}") for n in OTHER
-    }
-    student_temperature, cross_temperature = (
-        schedules.make(options[name], info.steps, f"method_options.{name}")
-        for name in ("student_temperature", "cross_temperature")
+    pair = Pair(config, info)
+    sides = pair.sides
+    shapes, extra = jax.eval_shape(pair.init, jax.random.key(0), example_batch(info))
+    checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
+    named: dict[str, EncodeFn] = {name: _encoder(config, side, "") for name, side in sides.items()}
+    named |= {f"teacher_{name}": _encoder(config, side, name) for name, side in sides.items()}
+    return Method(
+        pair.init,
+        {"main": pair.loss},
+        named,
+        {name: side.teacher for name, side in sides.items()},
+        gradient_step(optimizers=tuple(sides)),
+        _optimizers(config, pair.of_side["b"]["optimizer"], sides, shapes, info),
     )
-    sides = _sides(config, of_side, info)
-    wide = _check(config, sides)
-    centers = center.build(views=0, info=info, momentum=options["center_momentum"])
-    plain_blocks = sides["a"].blocks.plain
 
-    def joined(groups: Mapping[str, blocks.Block]) -> dict[str, blocks.Block]:
-        """All global views as one block: they share the batch statistics, as published."""
-        together = lambda *arrays: jnp.concatenate(arrays, 1)
-        return {
-            GLOBAL: jax.tree.map(together, *(groups[group] for group in wide)),
-            LOCAL: groups[LOCAL],
+
+class Pair:
+    """Both networks with what they learn from each other."""
+
+    def __init__(self, config: Any, info: Info):
+        options = checks.options(config, OPTIONS)
+        self.of_side: dict[str, Any] = {
+            n: check_fields(options[n], SIDES[n], f"method_options.{n}") for n in OTHER
         }
+        self._student_temperature, self._cross_temperature = (
+            schedules.make(options[name], info.steps, f"method_options.{name}")
+            for name in ("student_temperature", "cross_temperature")
+        )
+        self.sides = mokd_sides.make(config, self.of_side, info)
+        self._wide = mokd_sides.check(config, self.sides)
+        momentum = options["center_momentum"]
+        self._centers = center.build(views=0, info=info, momentum=momentum)
 
-    def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
-        plain = joined(plain_blocks(key, batch)[0])
+    def init(self, key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
+        """New params, batch statistics and centers."""
+        plain = self._joined(self._plain(key, batch))
         params: dict[str, PyTree] = {}
         statistics: dict[str, PyTree] = {"student": {}}
         count = {}
-        for name, side in sides.items():
+        for name, side in self.sides.items():
             own, stats = side.networks.init(
                 fold_name(key, f"network_{name}"), plain[GLOBAL]["x"][:, 0]
             )
@@ -176,6 +124,7 @@ def build(config: Any, info: Info) -> Method:
         return params, {"batch_stats": statistics, "centers": zeros}
 
     def loss(
+        self,
         params: PyTree,
         seen: Mapping[str, PyTree],
         extra: PyTree,
@@ -183,83 +132,121 @@ def build(config: Any, info: Info) -> Method:
         key: jax.Array,
         step: jax.Array,
     ) -> tuple[jax.Array, Aux]:
-        plain, _ = plain_blocks(key, batch)
-        statistics = extra["batch_stats"]
-        after: dict[str, PyTree] = {"student": {}}
-        student, teacher, found = {}, {}, {}
-        for name, side in sides.items():
-            own, stats = side.part(params), side.part(statistics["student"])
-            inputs = joined(side.blocks.for_student(fold_name(key, name), batch, plain))
-            wanted: tuple[str, ...] = ("pooled", "scores", "search_scores")
-            student[name], stats = side.networks.outputs(own, stats, inputs, wanted, True)
-            after["student"] |= side.named(stats)
-        # The teachers come second: each answers what the other's student asks.
-        for name, side in sides.items():
-            asker, frozen = sides[OTHER[name]], jax.lax.stop_gradient(seen[name])
-            own, stats = side.part(frozen), side.part(statistics[name])
-            wanted = ("tokens", "scores", "search_scores")
-            inputs = {GLOBAL: joined(plain)[GLOBAL]}
-            teacher[name], stats = side.networks.outputs(own, stats, inputs, wanted, True)
-            after[name] = side.named(stats)
-            queries = asker.describe(params, student[asker.name]["pooled"][LOCAL])
-            tokens = teacher[name]["tokens"][GLOBAL][:, 0]
-            found[name] = side.find(frozen, tokens, jax.lax.stop_gradient(queries))
-
-        t_student, t_cross = student_temperature(step), cross_temperature(step)
+        """L_a + L_b."""
+        plain, statistics = self._plain(key, batch), extra["batch_stats"]
+        student, after = self._students(params, statistics["student"], batch, plain, key)
+        pooled = {name: found["pooled"][LOCAL] for name, found in student.items()}
+        taught = self._teachers(params, seen, statistics, plain, pooled)
         value, moved = jnp.zeros(()), {}
         metrics: dict[str, jax.Array] = {}
-        for name, side in sides.items():
-            other, own_centers = OTHER[name], extra["centers"][name]
+        for name, side in self.sides.items():
+            own_centers = extra["centers"][name]
             targets = {
-                "self": _stack(teacher[name]["scores"]),
-                "search": _stack(teacher[name]["search_scores"]),
-                "cross": _stack(teacher[other]["scores"]),
+                "self": _stack(taught.outputs[name]["scores"]),
+                "search": _stack(taught.outputs[name]["search_scores"]),
+                "cross": _stack(taught.outputs[OTHER[name]]["scores"]),
             }
-            scores = _stack(student[name]["scores"])
-            guesses = {"self": scores, "cross": scores}
-            guesses["search"] = _stack(student[name]["search_scores"])
-            own_temperature = side.temperature(step)
-            temperature = {"self": own_temperature, "search": own_temperature, "cross": t_cross}
-            terms = {
-                use: losses.dino(
-                    guesses[use],
-                    targets[use],
-                    center=own_centers[use],
-                    student_temperature=t_student,
-                    teacher_temperature=temperature[use],
-                )
-                for use in CENTERS
-            }
-            terms["cross_search"] = losses.search_distillation(
-                jnp.moveaxis(student[name]["search_scores"][LOCAL], 1, 0),
-                jnp.moveaxis(found[other], 1, 0),
-                student_temperature=t_student,
-                teacher_temperature=t_cross,
-            )
+            found = taught.found[OTHER[name]]
+            terms = self._terms(side, student[name], targets, found, own_centers, step)
             across = terms["cross"] + terms["cross_search"]
             value += terms["self"] + terms["search"] + side.cross_weight(step) * across
             metrics |= {f"{name}_{use}": term for use, term in terms.items()}
-            sharpened = (targets["self"] - own_centers["self"]) / own_temperature
+            sharpened = (targets["self"] - own_centers["self"]) / side.temperature(step)
             metrics[f"{name}_teacher_entropy"] = _entropy(sharpened)
             moved[name] = {
-                use: centers.update(own_centers[use], Seen(targets[use], batch, key, step))
+                use: self._centers.update(own_centers[use], Seen(targets[use], batch, key, step))
                 for use in CENTERS
             }
-        next_extra = {"batch_stats": after, "centers": moved}
+        next_extra = {"batch_stats": {"student": after, **taught.stats}, "centers": moved}
         return value, Aux(jax.lax.stop_gradient(next_extra), metrics)
 
-    shapes, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
-    checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
-    named: dict[str, EncodeFn] = {name: _encoder(config, side, "") for name, side in sides.items()}
-    named |= {f"teacher_{name}": _encoder(config, side, name) for name, side in sides.items()}
-    return Method(
-        init,
-        {"main": loss},
-        named,
-        {name: side.teacher for name, side in sides.items()},
-        gradient_step(optimizers=tuple(sides)),
-        _optimizers(config, of_side["b"]["optimizer"], sides, shapes, info),
-    )
+    def _plain(self, key: jax.Array, batch: Batch) -> dict[str, blocks.Block]:
+        """The views of each group, nothing left out."""
+        return self.sides["a"].blocks.plain(key, batch)[0]
+
+    def _joined(self, groups: Mapping[str, blocks.Block]) -> dict[str, blocks.Block]:
+        """All global views as one block: they share the batch statistics, as published."""
+        together = lambda *arrays: jnp.concatenate(arrays, 1)
+        return {
+            GLOBAL: jax.tree.map(together, *(groups[group] for group in self._wide)),
+            LOCAL: groups[LOCAL],
+        }
+
+    def _students(
+        self, params: PyTree, stats: PyTree, batch: Batch, plain: Any, key: jax.Array
+    ) -> tuple[dict[str, Found], dict[str, PyTree]]:
+        """What each student gives, and the next batch statistics of both."""
+        outputs, after = {}, dict[str, PyTree]()
+        for name, side in self.sides.items():
+            inputs = self._joined(side.blocks.for_student(fold_name(key, name), batch, plain))
+            wanted = ("pooled", "scores", "search_scores")
+            own, its = side.part(params), side.part(stats)
+            outputs[name], its = side.networks.outputs(own, its, inputs, wanted, True)
+            after |= side.named(its)
+        return outputs, after
+
+    def _teachers(
+        self,
+        params: PyTree,
+        seen: Mapping[str, PyTree],
+        statistics: Mapping[str, PyTree],
+        plain: Any,
+        pooled: Mapping[str, jax.Array],
+    ) -> "Taught":
+        """What each teacher gives, also to the questions of the other's student."""
+        outputs, found, after = {}, {}, {}
+        for name, side in self.sides.items():
+            asker, frozen = self.sides[OTHER[name]], jax.lax.stop_gradient(seen[name])
+            inputs = {GLOBAL: self._joined(plain)[GLOBAL]}
+            wanted = ("tokens", "scores", "search_scores")
+            own, its = side.part(frozen), side.part(statistics[name])
+            outputs[name], its = side.networks.outputs(own, its, inputs, wanted, True)
+            after[name] = side.named(its)
+            queries = asker.describe(params, pooled[asker.name])
+            tokens = outputs[name]["tokens"][GLOBAL][:, 0]
+            found[name] = side.find(frozen, tokens, jax.lax.stop_gradient(queries))
+        return Taught(outputs, found, after)
+
+    def _terms(
+        self,
+        side: Side,
+        student: Found,
+        targets: Mapping[str, jax.Array],
+        found: jax.Array,
+        own_centers: Mapping[str, jax.Array],
+        step: jax.Array,
+    ) -> dict[str, jax.Array]:
+        """The four terms of L_x, without λ_x."""
+        t_student, t_cross = self._student_temperature(step), self._cross_temperature(step)
+        scores, own_temperature = _stack(student["scores"]), side.temperature(step)
+        guesses = {"self": scores, "search": _stack(student["search_scores"]), "cross": scores}
+        temperature = {"self": own_temperature, "search": own_temperature, "cross": t_cross}
+        terms = {
+            use: losses.dino(
+                guesses[use],
+                targets[use],
+                center=own_centers[use],
+                student_temperature=t_student,
+                teacher_temperature=temperature[use],
+            )
+            for use in CENTERS
+        }
+        terms["cross_search"] = losses.search_distillation(
+            jnp.moveaxis(student["search_scores"][LOCAL], 1, 0),
+            jnp.moveaxis(found, 1, 0),
+            student_temperature=t_student,
+            teacher_temperature=t_cross,
+        )
+        return terms
+
+
+class Taught(NamedTuple):
+    """What the teachers give: outputs by network, what each found for the other's student, and
+    their next batch statistics."""
+
+    outputs: Mapping[str, Found]
+    found: Mapping[str, jax.Array]
+    stats: Mapping[str, PyTree]
 
 
 def _stack(groups: Mapping[str, jax.Array]) -> jax.Array:
@@ -280,86 +267,6 @@ def _counts(side: Side, params: PyTree, stats: PyTree, plain: Any) -> dict[str, 
     apply = lambda: whole.outputs(params, stats, plain, wanted, False)[0]
     found = jax.eval_shape(apply)
     return {name: x[GLOBAL].shape[-1] for name, x in found.items()}
-
-
-def _sides(config: Any, of_side: Mapping[str, Any], info: Info) -> dict[str, Side]:
-    if not of_side["b"]["encoder"]:
-        raise ConfigError("method_options.b.encoder: missing; it is the encoder of network b")
-    entries = {"a": config.encoder.to_dict(), "b": dict(of_side["b"]["encoder"])}
-    fields = {"a": "encoder", "b": "method_options.b.encoder"}
-    known = [f"{place}_{name}" for place in PLACES for name in OTHER]
-    for head in config.student:
-        if head not in known:
-            raise ConfigError(f"student.{head}: mokd has no such head{near(head, known)}")
-    for name in config.teachers:
-        if name not in OTHER:
-            raise ConfigError(f"teachers.{name}: mokd has teachers a and b, no others")
-    dtype = DTYPES[config.train.precision]
-    sides = {}
-    for name in OTHER:
-        made = {}
-        for place, ends in PLACES.items():
-            head = f"{place}_{name}"
-            if head not in config.student:
-                raise ConfigError(f"student.{head}: missing; mokd needs {', '.join(known)}")
-            entry = config.student[head].to_dict()
-            made[place] = Head(heads.build(entry, dtype=dtype, field=f"student.{head}"), *ends)
-        encoder = build_by_name(encoders, entries[name], fields[name], dtype=dtype)
-        networks = Networks(encoder, order_heads(made), "all", config.train.microbatches)
-        given = of_side[name]
-        sides[name] = Side(
-            name,
-            networks,
-            _teacher(config, name, info),
-            blocks.Blocks(
-                config, {**blocks.OPTIONS, "drop_path": given["drop_path"]}, encoder, info
-            ),
-            *(
-                schedules.make(given[option], info.steps, f"method_options.{name}.{option}")
-                for option in ("cross_weight", "teacher_temperature")
-            ),
-        )
-    return sides
-
-
-def _teacher(config: Any, name: str, info: Info) -> Teacher:
-    field = f"teachers.{name}"
-    if name not in config.teachers:
-        raise ConfigError(f"{field}: missing; mokd has a teacher for each network")
-    own = tuple(f"{part}_{name}" for part in PARTS)
-    entry = {"follows": own, **config.teachers[name].to_dict()}
-    if set(entry["follows"]) != set(own):
-        raise ConfigError(f"{field}.follows: found {tuple(entry['follows'])!r}, expected {own!r}")
-    return teachers.make(entry, info.steps, field, info=info)
-
-
-def _check(config: Any, sides: Mapping[str, Side]) -> tuple[str, ...]:
-    """The groups of global views, once everything is known to fit."""
-    ids = sides["a"].blocks.ids
-    wide = tuple(group for group in ids if group != LOCAL)
-    if LOCAL not in ids:
-        raise ConfigError(f"views.{LOCAL}: missing{near(LOCAL, ids)}")
-    if sum(len(ids[group]) for group in wide) < 2:
-        raise ConfigError(f"views: found the groups {tuple(ids)}, expected 2 views not {LOCAL!r}")
-    if len({frequency.side(config.views[group]) for group in wide}) > 1:
-        raise ConfigError(f"views: groups {wide} differ in size, expected one size of global views")
-    if config.losses:
-        raise ConfigError(f"losses.{min(config.losses)}: mokd has its own terms, expected none")
-    widths = []
-    for name, side in sides.items():
-        module = side.networks.heads["search"].module
-        if not isinstance(module, TransformerHead):
-            found = config.student[f"search_{name}"].name
-            raise ConfigError(
-                f"student.search_{name}.name: found {found!r}, expected 'transformer_head'"
-            )
-        widths.append(module.width)
-    if widths[0] != widths[1]:
-        raise ConfigError(
-            f"student.search_b.width: found {widths[1]}, expected {widths[0]} as in search_a, "
-            "whose queries it reads"
-        )
-    return wide
 
 
 def _encoder(config: Any, side: Side, teacher: str) -> EncodeFn:

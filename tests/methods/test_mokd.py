@@ -12,7 +12,7 @@ from jaxssl import losses
 from jaxssl.config import merged
 from jaxssl.errors import ConfigError
 from jaxssl.method import Info
-from jaxssl.methods import mokd
+from jaxssl.methods import mokd, mokd_sides
 from jaxssl.state import example_batch
 
 B, K = 8, 12
@@ -96,7 +96,7 @@ def of_network(tree, name):
 
 def test_the_terms_by_hand():
     _, params, seen, extra = pieces()
-    sides = mokd._sides(config_of(), side_options(), INFO)
+    sides = mokd_sides.make(config_of(), side_options(), INFO)
     plain, _ = sides["a"].blocks.plain(KEY, batch_of())
     wide, local = plain["global"]["x"], plain["local"]["x"]
 
@@ -117,7 +117,7 @@ def test_the_terms_by_hand():
     @functools.partial(jax.jit, static_argnums=0)
     def asked(name, tokens, asker_pooled):
         """What the other network's description of a view finds in a map of this teacher."""
-        other, own = mokd.OTHER[name], of_network(seen[name], name)
+        other, own = mokd_sides.OTHER[name], of_network(seen[name], name)
         asker = sides[other].networks.heads["search"].module
         variables = {"params": params[f"search_{other}"]}
         query = asker.apply(variables, asker_pooled, method="reduce")
