@@ -6,7 +6,10 @@ strength of SimCLR's own recipe rises.
 
   python -m jaxssl.main --config=experiments/efficienttrain.py --workdir=runs/efficienttrain
 
-scikit-learn's digits. The control makes as many steps, all of them on whole, fully augmented views:
+scikit-learn's digits, 150 steps a stage with 0.49 of the control's FLOPs; 2 minutes on 2 CPU cores,
+most of them compilation and evaluation. kNN 98.3 %, of the control 98.5 %; linear accuracy 99.3 %,
+of the control 99.5 % (3 seeds). The control makes as many steps, all of them on whole, fully
+augmented views:
 
   ... --config.stages="()"
 
