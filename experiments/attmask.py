@@ -13,6 +13,10 @@ attention and shows a few of them again, "high" shows none. The control hides th
   python -m jaxssl.main --config=experiments/attmask.py:cifar10 --workdir=runs/attmask-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 4
+min 45 s on 2 CPU cores, 1 seed: kNN 27.3, linear 36.7; random init 29.1, 34.9; raw pixels 33.2,
+36.9.
 """
 
 from typing import Any

@@ -5,8 +5,8 @@ published tokenizer is a discrete variational autoencoder; here it is k-means of
 
   python -m jaxssl.main --config=experiments/beit.py --workdir=runs/beit
 
-scikit-learn's digits. The control hides nearly everything, so that there is nothing to predict
-from:
+scikit-learn's digits; 2 minutes on 2 CPU cores. kNN 69.0 %, of the control 63.6 %, of random init
+45.0 % (1 seed). The control hides nearly everything, so that there is nothing to predict from:
 
   ... --config.masks.hidden.ratio=0.99
 

@@ -6,8 +6,9 @@ that the first stage left; the student of each stage starts anew.
 
   python -m jaxssl.main --config=experiments/dbot.py --workdir=runs/dbot
 
-scikit-learn's digits, 300 steps a stage. The control has a single stage of the whole length, which
-learns the features of the random network:
+scikit-learn's digits, 300 steps a stage; 2 minutes on 2 CPU cores. kNN 54.6 %, not better than the
+control's 68.2 %; random init 40.0 % (1 seed). The control has a single stage of the whole length,
+which learns the features of the random network:
 
   ... '--config.stages=()' --config.train.steps=600
 

@@ -14,6 +14,10 @@ the noise, whose matrix is then its own. The control is told the exact places:
   python -m jaxssl.main --config=experiments/flexpredict.py:cifar10 --workdir=runs/flexpredict-32
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 5
+min 29 s on 2 CPU cores, 1 seed: kNN 24.1, linear 28.7; random init 28.0, 32.5; raw pixels 33.2,
+36.9.
 """
 
 from ml_collections import ConfigDict

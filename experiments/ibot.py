@@ -13,6 +13,10 @@ of the patches is 0 and DINO is left:
   python -m jaxssl.main --config=experiments/ibot.py:cifar10 --workdir=runs/ibot-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 4
+min 49 s on 2 CPU cores, 1 seed: kNN 27.8, linear 37.2; random init 29.1, 34.9; raw pixels 33.2,
+36.9.
 """
 
 from typing import Any

@@ -12,6 +12,10 @@ scikit-learn's digits. The control predicts a teacher that stays as random as it
   python -m jaxssl.main --config=experiments/ijepa.py:cifar10 --workdir=runs/ijepa-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 5
+min 12 s on 2 CPU cores, 1 seed: kNN 27.1, linear 32.2; random init 28.0, 32.5; raw pixels 33.2,
+36.9.
 """
 
 from ml_collections import ConfigDict

@@ -7,8 +7,9 @@ that of the frozen network of the second stage ("distil").
 
   python -m jaxssl.main --config=experiments/self_distilled_pretraining.py --workdir=runs/sd
 
-scikit-learn's digits, which are the target data too. The control pre-trains further without the
-teacher:
+scikit-learn's digits, which are the target data too; 2 minutes on 2 CPU cores. kNN 55.6 %, not
+better than the control's 58.2 %; random init 45.2 % (1 seed). The control pre-trains further
+without the teacher:
 
   ... --config.losses.distil.weight=0.0
 

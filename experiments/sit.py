@@ -12,6 +12,10 @@ scikit-learn's digits. The control does not contrast; one that does not repair d
   python -m jaxssl.main --config=experiments/sit.py:cifar10 --workdir=runs/sit-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 4
+min 21 s on 2 CPU cores, 1 seed: kNN 28.9, linear 37.1; random init 28.0, 31.7; raw pixels 33.2,
+36.9.
 """
 
 from ml_collections import ConfigDict
