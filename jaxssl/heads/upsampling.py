@@ -1,7 +1,7 @@
 """Transposed convolutions as plain ones whose channels are then laid out as places.
 
 XLA's transposed convolution multiplies with the zeros between the places of the spread map, and on
-a CPU its gradients leave the fast code: they took five to eight times as long as those of the plain
+a CPU its gradients leave the fast code: they took several times as long as those of the plain
 convolution below.
 """
 

@@ -107,9 +107,8 @@ class Wiring:
         params, stats, plain = self._init_networks(key, batch)
         students = ("student", *self.config.teachers)
         extra = {"batch_stats": {name: jax.tree.map(jnp.array, stats) for name in students}}
-        whole = self.networks._replace(
-            microbatches=1
-        )  # an example may be smaller than their number
+        # An example may be smaller than the number of microbatches.
+        whole = self.networks._replace(microbatches=1)
 
         def shape(ref: Ref) -> tuple[int, ...]:
             inputs = {group: plain[group] for group in ref.groups}

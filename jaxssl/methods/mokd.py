@@ -195,9 +195,9 @@ class Pair:
     ) -> "Taught":
         """What each teacher gives, also to the questions of the other's student."""
         outputs, found, after = {}, {}, {}
+        inputs = {GLOBAL: self._joined(plain)[GLOBAL]}
         for name, side in self.sides.items():
             asker, frozen = self.sides[OTHER[name]], jax.lax.stop_gradient(seen[name])
-            inputs = {GLOBAL: self._joined(plain)[GLOBAL]}
             wanted = ("tokens", "scores", "search_scores")
             own, its = side.part(frozen), side.part(statistics[name])
             outputs[name], its = side.networks.outputs(own, its, inputs, wanted, True)

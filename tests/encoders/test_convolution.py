@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import twins
 
 from jaxssl.encoders.convolution import Conv
 
@@ -29,23 +30,13 @@ def test_value_and_gradients_are_those_of_the_convolution(spatial, window, strid
     x = jax.random.normal(jax.random.key(0), (4, *spatial, 3))
     own, plain = (conv(own, window, strides, padding) for own in (True, False))
     variables = plain.init(jax.random.key(1), x)
-    weight = jax.random.normal(jax.random.key(2), plain.apply(variables, x).shape)
-
-    def value_and_grads(module):
-        loss = lambda v, x: (weight * module.apply(v, x)).sum()
-        return module.apply(variables, x), jax.grad(loss, argnums=(0, 1))(variables, x)
-
-    found, wanted = value_and_grads(own), value_and_grads(plain)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, wanted)
+    twins.check_value_and_gradients(own, plain, variables, x)
 
 
 def test_half_precision_stays_half_precision():
     x = jax.random.normal(jax.random.key(0), (2, 2, 2, 3))
     own, plain = (kind(4, (3, 3), dtype=jnp.bfloat16) for kind in (Conv, nn.Conv))
-    variables = plain.init(jax.random.key(1), x)
-    found, wanted = own.apply(variables, x), plain.apply(variables, x)
-    assert found.dtype == wanted.dtype == jnp.bfloat16
-    np.testing.assert_allclose(found.astype(float), wanted.astype(float), atol=0.03)
+    twins.check_half_precision(own, plain, x)
 
 
 def test_no_convolution_is_left_where_the_map_is_smaller_than_the_kernel():

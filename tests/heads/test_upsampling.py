@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import twins
 
 from jaxssl.errors import ConfigError
 from jaxssl.heads.upsampling import ConvTranspose
@@ -26,14 +27,7 @@ def test_parameters_value_and_gradients_are_those_of_flax(spatial, window, strid
     variables = plain.init(jax.random.key(1), x)
     jax.tree.map(np.testing.assert_array_equal, own.init(jax.random.key(1), x), variables)
     variables["params"]["bias"] += jnp.arange(5.0)
-    weight = jax.random.normal(jax.random.key(2), plain.apply(variables, x).shape)
-
-    def value_and_grads(module):
-        loss = lambda v, x: (weight * module.apply(v, x)).sum()
-        return module.apply(variables, x), jax.grad(loss, argnums=(0, 1))(variables, x)
-
-    found, wanted = value_and_grads(own), value_and_grads(plain)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, wanted)
+    twins.check_value_and_gradients(own, plain, variables, x)
 
 
 def test_half_precision_stays_half_precision():
@@ -42,10 +36,7 @@ def test_half_precision_stays_half_precision():
         kind(4, (4, 4), strides=(2, 2), dtype=jnp.bfloat16)
         for kind in (ConvTranspose, nn.ConvTranspose)
     )
-    variables = plain.init(jax.random.key(1), x)
-    found, wanted = own.apply(variables, x), plain.apply(variables, x)
-    assert found.dtype == wanted.dtype == jnp.bfloat16
-    np.testing.assert_allclose(found.astype(float), wanted.astype(float), atol=0.03)
+    twins.check_half_precision(own, plain, x)
 
 
 def test_no_place_is_spread_before_it_is_multiplied():
