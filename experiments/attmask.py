@@ -12,11 +12,14 @@ attention and shows a few of them again, "high" shows none. The control hides th
 
   python -m jaxssl.main --config=experiments/attmask.py:cifar10 --workdir=runs/attmask-cifar10
 
-CIFAR-10 under $JAXSSL_DATA/cifar10.
+CIFAR-10 under $JAXSSL_DATA/cifar10. In 1,000 steps of 64 images (--config.train.steps=1000
+--config.train.global_batch=64; 13 min on one CPU core) the attention that is hidden comes to twice
+that of as many random patches: `hidden/attention_over_random` 2.0, the mean of the last 500 steps;
+kNN 32.1, random init 29.1.
 
 At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 4
-min 45 s on 2 CPU cores, 1 seed: kNN 27.3, linear 36.7; random init 29.1, 34.9; raw pixels 33.2,
-36.9.
+min 46 s on 2 CPU cores, 1 seed: kNN 28.3, linear 38.9; random init 29.1, 34.9; raw pixels 33.2,
+36.9; the control 28.3, 37.9.
 """
 
 from typing import Any
@@ -27,10 +30,10 @@ from jaxssl import base
 
 PRESETS = ("digits", "cifar10", "imagenet1k_vit_s16")
 # preset -> (hidden widths of the head, its output, prototypes K, first decay of the teacher, share
-# of hints). A tenth of the few patches of small images would be none.
+# of hints). A tenth of the few patches of the digits would be none.
 SCALES = {
-    "digits": ((256, 256), 64, 256, 0.99, 0.25),
-    "cifar10": ((512, 512), 128, 1024, 0.99, 0.25),
+    "digits": ((256, 256), 64, 64, 0.99, 0.25),
+    "cifar10": ((512, 512), 128, 64, 0.99, 0.1),
 }
 HEADLINE = ((2048, 2048), 256, 8192, 0.996, 0.1)
 
@@ -83,16 +86,17 @@ def get_config(preset: str = "digits") -> ConfigDict:
         config.views["global"].crop.scale = (0.25, 1.0)
         config.views.local.update(count=10, crop=dict(scale=(0.05, 0.25)))
         temperature = base.rising(0.04, 0.07, 30, base.imagenet_epoch(batch))
-    shared = dict(
-        center=dict(memory="center", momentum=0.9),
-        student_temperature=0.1,
-        teacher_temperature=temperature,
-    )
+    # In as few steps as the small presets have, a centred class token stays at the uniform
+    # distribution; balanced codes are for batches of more views than there are prototypes.
+    balance, centering = "", dict(center=dict(memory="center", momentum=0.9))
+    if preset in SCALES:
+        balance, centering = "sinkhorn_", dict(iterations=3)
+    shared = dict(student_temperature=0.1, teacher_temperature=temperature, **centering)
     config.losses.dino = dict(
-        fn="dino", student="scores", teacher="ema/scores", pairs="all", **shared
+        fn=f"{balance}dino", student="scores", teacher="ema/scores", pairs="all", **shared
     )
     config.losses.ibot = dict(
-        fn="ibot",
+        fn=f"{balance}ibot",
         student="patch_scores:global",
         teacher="ema/patch_scores",
         pairs="same",

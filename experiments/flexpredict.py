@@ -17,7 +17,7 @@ CIFAR-10 under $JAXSSL_DATA/cifar10.
 
 At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 5
 min 29 s on 2 CPU cores, 1 seed: kNN 24.1, linear 28.7; random init 28.0, 32.5; raw pixels 33.2,
-36.9.
+36.9; the control 25.8, 28.0.
 """
 
 from ml_collections import ConfigDict

@@ -15,7 +15,7 @@ CIFAR-10 under $JAXSSL_DATA/cifar10.
 
 At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 4
 min 21 s on 2 CPU cores, 1 seed: kNN 28.9, linear 37.1; random init 28.0, 31.7; raw pixels 33.2,
-36.9.
+36.9; the control 30.3, 37.8.
 """
 
 from ml_collections import ConfigDict
