@@ -12,6 +12,10 @@ scikit-learn's digits. The control has no adversary:
   python -m jaxssl.main --config=experiments/context_encoder.py:cifar10 --workdir=runs/context-c10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 4 min 40 s on 2 CPU cores, 1 seed: kNN 34.9, linear 43.5; random init 37.7, 40.4; raw
+pixels 33.2, 36.9; the control 35.0, 42.7.
 """
 
 from ml_collections import ConfigDict
