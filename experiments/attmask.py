@@ -88,15 +88,15 @@ def get_config(preset: str = "digits") -> ConfigDict:
         temperature = base.rising(0.04, 0.07, 30, base.imagenet_epoch(batch))
     # In as few steps as the small presets have, a centred class token stays at the uniform
     # distribution; balanced codes are for batches of more views than there are prototypes.
-    balance, centering = "", dict(center=dict(memory="center", momentum=0.9))
-    if preset in SCALES:
-        balance, centering = "sinkhorn_", dict(iterations=3)
-    shared = dict(student_temperature=0.1, teacher_temperature=temperature, **centering)
+    form, balance = "sinkhorn_", dict[str, Any](iterations=3)
+    if preset not in SCALES:
+        form, balance = "", dict(center=dict(memory="center", momentum=0.9))
+    shared = dict(student_temperature=0.1, teacher_temperature=temperature, **balance)
     config.losses.dino = dict(
-        fn=f"{balance}dino", student="scores", teacher="ema/scores", pairs="all", **shared
+        fn=f"{form}dino", student="scores", teacher="ema/scores", pairs="all", **shared
     )
     config.losses.ibot = dict(
-        fn=f"{balance}ibot",
+        fn=f"{form}ibot",
         student="patch_scores:global",
         teacher="ema/patch_scores",
         pairs="same",

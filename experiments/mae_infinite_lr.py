@@ -77,7 +77,7 @@ def _sets(config: Any, scale: str) -> dict[str, Any]:
     config.data.update(source="npz", path=base.data_path("fashion_mnist"), channels=1)
     # Two sets in a quarter of an hour on two cores.
     config.train.update(steps=1400, global_batch=64)
-    config.optimizer.learning_rate = ("warmup_cosine", 1e-3, 70, 1e-6)
+    config.optimizer.learning_rate = ("warmup_cosine", 3e-3, 70, 1e-6)
     return {"data.source": "packed_jpeg", "data.path": base.data_path("cifar10")}
 
 
