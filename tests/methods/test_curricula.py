@@ -79,7 +79,7 @@ def test_a_fault_that_only_the_last_loss_shows_is_found_before_the_first_stage()
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("preset, steps, peak", [("digits", 600, 2e-3), ("cifar10", 1400, 1e-3)])
+@pytest.mark.parametrize("preset, steps, peak", [("digits", 600, 2e-3), ("cifar10", 1400, 3e-3)])
 def test_the_rate_never_rises_again(preset, steps, peak):
     plan = plan_of("mae_infinite_lr", preset)
     by_name = {stage.name: stage for stage in plan}
