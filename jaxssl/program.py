@@ -64,8 +64,9 @@ class Program:
             steps_per_epoch=durations.steps_per_epoch(len(self.source), batch),
             global_batch=batch,
         )
+        # Outside of the mesh: constants that are made here belong to none, and fit any.
+        self.method = find_family(config.method).build(config, self.info)
         with jax.set_mesh(self.mesh):
-            self.method = find_family(config.method).build(config, self.info)
             self.optimizers = self._optimizers(self.method)
             # What a frozen teacher may start from: the params of each earlier stage.
             self._artifacts = {name: left["params"] for name, left in (artifacts or {}).items()}

@@ -7,6 +7,8 @@ One place for all of it. Nothing here changes a number.
   (`TUNABLES`) take page faults from 62,000 to 600 a step (`lejepa.py:cifar10`), a tenth of its CPU
   time. They only work from a process's start, so commands that compute start themselves anew,
   once; the peers that `jaxssl.bench` starts get the same.
+- **Device memory.** JAX takes three quarters of a GPU's memory at its start. A benchmark beside
+  another process takes what it needs instead (`share_device`).
 - **Compiled programs** are kept under the workdir (`compilation_cache`): a run that goes on starts
   in seconds.
 - **XLA_FLAGS** are the user's: JAX's defaults are kept on every platform, as no flag that was tried
@@ -41,6 +43,11 @@ def with_large_pages() -> None:
         return
     environment = {**os.environ, "GLIBC_TUNABLES": TUNABLES}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def share_device() -> None:
+    """Lets JAX take memory of a GPU as it needs it, unless the user has said otherwise."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def _glibc() -> tuple[int, ...]:

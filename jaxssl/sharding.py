@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxssl.errors import ConfigError, near
@@ -64,7 +65,12 @@ def make_mesh(mesh: Any, global_batch: int, devices: Sequence[jax.Device] | None
             f"train.global_batch: {global_batch} does not divide over {shares} devices "
             f"(mesh data x fsdp); nearest that do: {lower} or {lower + shares}"
         )
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    kinds = (AxisType.Auto,) * 3
+    try:
+        return jax.make_mesh(sizes, AXES, axis_types=kinds, devices=devices)
+    except NotImplementedError:  # no axis of the mesh is whole axes of the torus
+        split = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+        return Mesh(split, AXES, axis_types=kinds)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -16,6 +16,8 @@ from jaxssl import runtime
 
 if __name__ == "__main__":
     runtime.with_large_pages()  # before anything large is imported: it starts the process anew
+    if any(arg.startswith("--against") for arg in sys.argv):
+        runtime.share_device()
 
 import jax
 

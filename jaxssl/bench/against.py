@@ -19,6 +19,7 @@ from jaxssl.bench.measure import Measure, in_turn, ratios
 from jaxssl.bench.peers import install, interpreter
 from jaxssl.bench.peers.describe import describe
 from jaxssl.bench.peers.process import Peer, Skipped
+from jaxssl.bench.profile import mfu, step_flops
 from jaxssl.bench.workload import Workload
 from jaxssl.errors import ConfigError
 from jaxssl.program import Program
@@ -111,20 +112,33 @@ def compare(workload: Workload, repeats: int, names: Sequence[str], python: str 
         measures.append(
             Measure(f"{OURS} over {name}, in steps/s", ratios(found[name], found[OURS]))
         )
+    counts = step_flops(workload)
     for name, spent in found.items():
-        measures.append(Measure(f"{name} steps/s", [counted / s for s in spent]))
+        rates = [counted / s for s in spent]
+        measures.append(Measure(f"{name} steps/s", rates))
+        measures += [m._replace(name=f"{name} {m.name}") for m in mfu(counts, rates)]
     # On a machine with other work these say more than the clock does. The first is not counted.
     worked = {OURS: cpu} | {name: peer.cpu_seconds for name, peer in peers.items()}
     for name, spent in worked.items():
         measures.append(Measure(f"{name} CPU seconds a step", [s / counted for s in spent[1:]]))
     assert workload.compile_seconds is not None  # its program is there
     measures.append(Measure(f"{OURS} compile seconds", [workload.compile_seconds], human.duration))
+    peaks = {OURS: peak_bytes()} | {name: peer.peak_bytes for name, peer in peers.items()}
+    for name, peak in peaks.items():
+        if peak:
+            measures.append(Measure(f"{name} peak bytes of a device", [peak], human.size))
     for name, peer in peers.items():
         # What the first round takes longer than a usual one is warming up or compiling.
         longer = max(0.0, first[name] - float(np.median(found[name])))
         spent = [peer.made_seconds + longer]
         measures.append(Measure(f"{name} seconds to be ready", spent, human.duration))
     return Against(measures, facts, skipped)
+
+
+def peak_bytes() -> float:
+    """The most that arrays and temporaries took of a device so far; 0 where it does not tell."""
+    found = jax.devices()[0].memory_stats() or {}
+    return float(found.get("peak_bytes_in_use", 0))
 
 
 def parameters(program: Program) -> dict[str, int]:

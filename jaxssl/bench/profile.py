@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import jax
 from jaxssl import views
 from jaxssl.bench.measure import Measure, in_turn, ratios, seconds, temporary_bytes
 from jaxssl.bench.workload import Workload
-from jaxssl.plan import flops
+from jaxssl.plan import chips, flops
 from jaxssl.report import human
 from jaxssl.sharding import batch_sharding
 from jaxssl.step import make_step
@@ -75,11 +75,26 @@ def run(workload: Workload, repeats: int) -> list[Measure]:
         Measure("device waits for the host, part of the time", waits),
         Measure("model FLOPs a step", [counts], human.flops),
         Measure("model FLOP/s", [counts * x for x in rate("loop")], _per_second),
+        *mfu(counts, rate("loop")),
         Measure("compile seconds", [workload.compile_seconds], human.duration),
         Measure("temporary bytes a device", [temporary_bytes(program.step)], human.size),
         Measure("bytes of state and batch a device", [_arguments(memory)], human.size),
         Measure("largest resident bytes of the process", [resident], human.size),
     ]
+
+
+def mfu(counts: float, rates: Sequence[float]) -> list[Measure]:
+    """Model FLOP/s over the bfloat16 peak of all devices; nothing where no figures are known.
+
+    Args:
+      counts: model FLOPs of a step.
+      rates: steps/s.
+    """
+    chip = chips.figures(jax.devices()[0])
+    if chip is None:
+        return []
+    peak = chip.flops * jax.device_count()
+    return [Measure("MFU, of the bfloat16 peak", [counts * x / peak for x in rates])]
 
 
 def step_flops(workload: Workload) -> float:

@@ -10,7 +10,7 @@ Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv:2010.11929.
 
 import itertools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -86,17 +86,28 @@ class Attention(nn.Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         """Queries, keys and values [B, T, H, d] -> ([B, T, H, d], weights [B, H, T, T] or None)."""
         if self.implementation == "fused" and not self.weights:
-            return jax.nn.dot_product_attention(q, k, v, implementation=_fused_backend(q)), None
+            return _fused(q, k, v), None
         logits = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=jnp.float32)
         softmax = jax.nn.softmax(logits * q.shape[-1] ** -0.5)
         y = jnp.einsum("bhts,bshd->bthd", softmax.astype(self.dtype), v)
         return y, softmax if self.weights else None
 
 
-def _fused_backend(q: jax.Array) -> Literal["cudnn"] | None:
-    """cuDNN where it can run: a GPU, half precision, head width a multiple of 8."""
-    half = q.dtype in (jnp.bfloat16, jnp.float16)
-    return "cudnn" if jax.default_backend() == "gpu" and half and q.shape[-1] % 8 == 0 else None
+def _fused(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Attention [B, T, H, d] that keeps no weights; by cuDNN where that can run.
+
+    That is on a GPU, in half precision, for a head width of 8 n. Its gradient takes sequences of
+    even length alone, so that others get one more token, which nobody attends to.
+    """
+    half, length = q.dtype in (jnp.bfloat16, jnp.float16), q.shape[1]
+    if jax.default_backend() != "gpu" or not half or q.shape[-1] % 8:
+        return jax.nn.dot_product_attention(q, k, v)
+    keys = None
+    if length % 2:
+        q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
+        keys = jnp.full(len(k), length, jnp.int32)
+    y = jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=keys, implementation="cudnn")
+    return y[:, :length]
 
 
 class FeedForward(nn.Module):

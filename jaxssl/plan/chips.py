@@ -56,6 +56,15 @@ CHIPS = {
     "TPU v6 lite": Chip("v6e", 32 * GiB, 918e12, 1638e9, 400e9, f"{_DOCS}v6e"),
     "TPU7x": Chip("tpu7x", 192 * GiB, 2307e12, 7380e9, 600e9, f"{_DOCS}tpu7x"),
 }
+_NVIDIA = "www.nvidia.com/en-us/data-center/"
+# What a benchmark may run on, beside those: bfloat16 without sparsity, half of what NVLink moves
+# both ways.
+GPUS = {
+    "NVIDIA A100-SXM4-40GB": Chip("a100", 40e9, 312e12, 1555e9, 300e9, f"{_NVIDIA}a100"),
+    "NVIDIA A100-SXM4-80GB": Chip("a100", 80e9, 312e12, 2039e9, 300e9, f"{_NVIDIA}a100"),
+    "NVIDIA H100 80GB HBM3": Chip("h100", 80e9, 989e12, 3350e9, 450e9, f"{_NVIDIA}h100"),
+    "NVIDIA H200": Chip("h200", 141e9, 989e12, 4800e9, 450e9, f"{_NVIDIA}h200"),
+}
 # Usual slices, for suggestions; any other that libtpu knows works too.
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _DEEP = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16")
@@ -89,6 +98,15 @@ class Topology(NamedTuple):
         n = len(self.devices) / self.chips
         c = self.chip
         return c._replace(memory=c.memory / n, flops=c.flops / n, hbm=c.hbm / n, ici=c.ici / n)
+
+
+def figures(device: jax.Device) -> Chip | None:
+    """Public figures of a device that is here, None where there are none.
+
+    >>> figures(jax.devices("cpu")[0]) is None
+    True
+    """
+    return (CHIPS | GPUS).get(device.device_kind)
 
 
 def resolve(name: str) -> Topology:

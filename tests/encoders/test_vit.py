@@ -135,6 +135,26 @@ def test_fused_attention_equals_einsum(base):
     assert_close(run(fused, params, images())["tokens"], out["tokens"], 1e-4)
 
 
+def test_fused_attention_of_an_odd_length_has_a_gradient_on_a_gpu(monkeypatch):
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    # No GPU is here: its compiler is not asked, but all that JAX refuses before that is.
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(cudnn, "check_compute_capability", lambda _: True)
+    monkeypatch.setattr(cudnn, "is_cuda_compute_capability_equal", lambda _: False)
+    net = vit(jnp.bfloat16, attention="fused", pool="cls")  # 16 patches and a class token
+    net = net.clone(transformer=net.transformer.clone(heads=1))
+    params = jax.eval_shape(lambda k: net.init(k, images(), train=False), jax.random.key(0))
+
+    def loss(params):
+        return net.apply(params, images(), train=True)["pooled"].astype(jnp.float32).sum()
+
+    lowered = jax.jit(jax.grad(loss)).trace(params).lower(lowering_platforms=("cuda",))
+    assert lowered.as_text().count("@__cudnn$fmha") == 2 * L  # forward and backward
+    assert f"{B}x18x1x{D}xbf16" in lowered.as_text()
+
+
 def test_all_tokens_kept_equals_none(base):
     net, params, out = base
     tokens = np.tile(np.arange(T), (B, 1))

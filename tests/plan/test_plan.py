@@ -4,14 +4,19 @@ import importlib.util
 import math
 
 import jax
+import jax.numpy as jnp
 import pytest
 import tiny
 
+import experiments
+from jaxssl.data import load
 from jaxssl.errors import ConfigError
 from jaxssl.plan import facts, largest
 from jaxssl.plan.__main__ import main
+from jaxssl.plan.program import Planned
 from jaxssl.program import Program
 from jaxssl.report.writers import read_json
+from jaxssl.step import make_step
 
 
 def plan(folder, topology, *flags):
@@ -59,6 +64,16 @@ def test_bytes_on_a_device_follow_from_the_shapes(eight, tmp_path):
     assert eight[1]["memory"]["params"] == total
     whole = sum(math.prod(x.shape) * 4 for x in jax.tree.leaves(program.shapes.params))
     assert total < whole
+
+
+@pytest.mark.parametrize("name", ["dinov2", "ijepa"])
+def test_masks_that_were_made_here_fit_devices_that_are_not(name):
+    config = experiments.small(name)
+    planned = Planned(config, jax.devices(), load(config.data, "train"))
+    with jax.set_mesh(planned.mesh):
+        step = make_step(planned.method, planned.optimizers)
+        state, _ = jax.eval_shape(step, planned.abstract_state(), planned.abstract_batch())
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, planned.shapes)
 
 
 def test_flops_do_not_depend_on_the_devices(eight, tmp_path):

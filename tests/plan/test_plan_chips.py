@@ -5,7 +5,9 @@ import importlib.util
 import jax
 import jax.numpy as jnp
 import pytest
+from ml_collections import ConfigDict
 
+from jaxssl import sharding
 from jaxssl.errors import ConfigError
 from jaxssl.plan import chips, largest, memory, roofline
 
@@ -68,8 +70,20 @@ def test_every_kind_in_the_table_is_one_that_the_compiler_knows(name, devices, c
     assert found.per_device.flops * devices == found.chip.flops * count
 
 
+@needs_libtpu
+def test_a_mesh_may_cut_through_the_axes_of_the_torus():
+    devices = chips.resolve("v5p:4x8x8").devices
+    mesh = sharding.make_mesh(ConfigDict({"data": 16, "fsdp": 16, "model": 1}), 1024, devices)
+    assert dict(mesh.shape) == {"data": 16, "fsdp": 16, "model": 1}
+    assert {d.id for d in mesh.devices.flat} == {d.id for d in devices}
+
+
+def test_devices_without_public_figures_have_none():
+    assert chips.figures(jax.devices("cpu")[0]) is None
+
+
 def test_the_figures_are_in_the_same_units():
-    for chip in chips.CHIPS.values():
+    for chip in (*chips.CHIPS.values(), *chips.GPUS.values()):
         assert 2**34 <= chip.memory < 2**38
         assert 1e14 < chip.flops < 1e16 and 8e11 < chip.hbm < 1e13
         assert 1e11 < chip.ici < chip.hbm, chip.kind

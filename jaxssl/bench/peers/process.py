@@ -38,6 +38,7 @@ class Peer:
       made_seconds: imports and construction.
       loss: of the last step.
       cpu_seconds: of each round, summed over threads.
+      peak_bytes: the most that it took of a device's memory, 0 where it does not tell.
 
     Raises:
       ConfigError: no such interpreter, or a worker that failed, with its last line.
@@ -64,6 +65,7 @@ class Peer:
         self.facts: dict[str, Any] = {}
         self.cpu_seconds: list[float] = []
         self.made_seconds = self.loss = float("nan")
+        self.peak_bytes = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +98,7 @@ class Peer:
         reply = self._ask({"run": steps})
         self.loss = reply["loss"]
         self.cpu_seconds.append(reply["cpu_seconds"])
+        self.peak_bytes = float(reply.get("peak_bytes", 0))
         return float(reply["seconds"])
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ Started in the folder above by `jaxssl.bench.peers.process`. A module of this pa
 
 - `step.parameters`: network -> how many numbers it learns,
 - `step.facts`: what the numbers depend on, for the report,
-- `step.run(k) -> (seconds, loss)`: k training steps on batches that lie in memory.
+- `step.run(k) -> (seconds, loss)`: k training steps on batches that lie in memory,
+- `step.peak_bytes`, where the device tells: the most that they took of its memory.
 """
 
 

@@ -29,6 +29,7 @@ class Step:
         check(d)
         torch.manual_seed(0)
         torch.set_num_threads(d["threads"])
+        torch.set_float32_matmul_precision("high")  # tensor cores for views, as ours have them
         self.d, self.device = d, torch.device(d["device"])
         self.batches = self.load(d["data"])
         nets: Any = torch_networks.build(d).to(self.device)
@@ -52,7 +53,7 @@ class Step:
         self.optimizer = optimizer(nets, d["optimizer"])
         self.half = d["precision"] == "bfloat16"
         self._loss = torch.compile(self.loss) if compiled else self.loss
-        self._taken = 0
+        self._taken = self.peak_bytes = 0
         gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else ""
         self.facts: dict[str, Any] = {
             "torch": torch.__version__,
@@ -68,6 +69,8 @@ class Step:
             self._taken += 1
             loss = self.step(images)
         value = float(loss)  # waits for the device
+        if self.device.type == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_allocated()
         return time.perf_counter() - began, value
 
     def load(self, path: str) -> Any:
