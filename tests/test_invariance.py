@@ -1,10 +1,12 @@
 """The invariance matrix: its numbers, its table, and rows that are not run twice."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
 
-from jaxssl.bench import invariance
+from jaxssl.bench import invariance, pair
 from jaxssl.bench.invariance import Cell, Trajectory
 from jaxssl.errors import ConfigError
 from jaxssl.report.writers import read_json, write_json
@@ -28,16 +30,18 @@ def test_a_difference_is_relative_to_the_largest_of_the_leaf():
 def test_a_row_of_an_experiment(tmp_path, capsys, monkeypatch):
     """Restored is equal bit for bit; with batch normalisation microbatches do not apply."""
     file = tmp_path / "rows.json"
-    columns = "restored,microbatches,8 to 2"
+    columns = "restored,microbatches,8 to 2,2x4 processes"
     flags = ["--experiments=lejepa", f"--columns={columns}", "--steps=2", f"--json={file}"]
     assert invariance.main(flags) == 0
     shown = capsys.readouterr()
-    assert "| experiment | restored | microbatches | 8 to 2 |" in shown.out
+    assert "| experiment | restored | microbatches | 8 to 2 | 2x4 processes |" in shown.out
     assert "| lejepa | equal | n/a |" in shown.out
     assert "lejepa: 8 to 2" in shown.err
     cells = read_json(file)["lejepa"]["cells"]
     assert list(cells) == columns.split(",")
     assert 0 < Cell(**cells["8 to 2"]).params < 1e-4
+    apart = Cell(**cells["2x4 processes"])
+    assert 0 < apart.params < 1e-5 and 0 < apart.metrics < 1e-4
 
     def again(*_):
         raise AssertionError("a row that the file holds was run again")
@@ -45,6 +49,21 @@ def test_a_row_of_an_experiment(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(invariance, "Reference", again)
     assert invariance.main(flags) == 0
     assert "| lejepa | equal | n/a |" in capsys.readouterr().out
+
+
+def test_what_two_processes_found_is_kept_whole(tmp_path):
+    found = Trajectory([{"loss": 2.0}, {"loss": 1.5}], {"params/a/kernel": np.eye(2)})
+    pair.write(tmp_path / "x.npz", found)
+    again = pair.read(tmp_path / "x.npz")
+    assert again.log == found.log and [p.name for p in tmp_path.iterdir()] == ["x.npz"]
+    np.testing.assert_array_equal(again.params["params/a/kernel"], np.eye(2))
+
+
+def test_two_processes_that_fail_are_one_line():
+    with pair.Pair(["nothing"], 2) as both, pytest.raises(ConfigError) as error:
+        both.found("nothing")
+    assert re.match(r"nothing: process \d of 2 ended and said: .*nothing", str(error.value))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,15 @@
 A cell is the largest relative difference from the run on one device: first of the metrics of every
 step, |a - b| / |b|, then of the final params, max |a - b| / max(max |b|, 0.1) over each leaf. The
 small configs are those of `jaxssl.bench.small.smooth`. "restored" saves after a step and goes on
-from the file; "8 to 2" saves on eight devices and goes on with two; "2x4 processes", which is run
-only where it is named, is two processes with four devices each against one process with one. A cell
-that says n/a does not apply; microbatches do not go with batch normalisation.
+from the file; "8 to 2" saves on eight devices and goes on with two; "2x4 processes" is two
+processes with four devices each, which run ahead beside the other columns. A cell that says n/a
+does not apply; microbatches do not go with batch normalisation.
 
 With --json each row is written once it is done, and rows that the file holds are not run again.
 """
 
-import os
+import contextlib
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,29 +27,23 @@ import numpy as np
 
 from jaxssl import cli, markdown
 from jaxssl.bench import small
+from jaxssl.bench.pair import Pair, Trajectory
 from jaxssl.checkpoint import Checkpoints
 from jaxssl.errors import ConfigError, near
 from jaxssl.program import Program
 from jaxssl.report.progress import Pieces
-from jaxssl.report.writers import read_json, read_metrics, write_json
+from jaxssl.report.writers import read_json, write_json
 
 USAGE = (
     "python -m jaxssl.bench.invariance [--experiments=NAME,NAME] [--columns=NAME,NAME] "
     "[--steps=N] [--json=FILE]"
 )
 DEVICES = 8
-SCRIPT = small.FOLDER.parent / "tpu_scripts" / "local_pod.sh"
+PROCESSES = "2x4 processes"  # the column
 TINY = 1e-12
 # A bias starts at zero, and is added to features of a scale of one. Before a normalisation its
 # gradient is what rounding leaves of zero, which an optimizer like Adam makes as large as any.
 SCALE = 0.1
-
-
-class Trajectory(NamedTuple):
-    """What two runs are compared by: the metrics of every step, and params, by path."""
-
-    log: list[dict[str, float]]
-    params: Mapping[str, np.ndarray]
 
 
 class Cell(NamedTuple):
@@ -109,10 +102,17 @@ def compare(run: Trajectory, reference: Trajectory) -> Cell:
 
 
 class Reference:
-    """One experiment on one device, and what every column needs of it."""
+    """One experiment on one device, and what every column needs of it.
 
-    def __init__(self, name: str, steps: int):
+    Args:
+      name: of the experiment.
+      steps: of every run.
+      pair: two processes that run it too, where the columns need them.
+    """
+
+    def __init__(self, name: str, steps: int, pair: Pair | None):
         self.name, self.steps, self.config = name, steps, small.smooth(name)
+        self.pair = pair
         self.alone = small.followed(self.config)
         self._first = self.alone.init()
         self.run = self.steps_of(self.alone)
@@ -173,48 +173,8 @@ def _elastic(one: Reference) -> Cell:
 
 
 def _processes(one: Reference) -> Cell:
-    """Both through the command: two processes and one do not share a first state here."""
-    if len(one.config.stages):
-        return Cell(absent="several stages")
-    if not SCRIPT.is_file():
-        return Cell(absent=f"no {SCRIPT.name}")
-    changes = {"train.steps": one.steps, "report.samples": 0}
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        file = folder / "small.py"
-        file.write_text(
-            "from jaxssl.bench import small\n\n\ndef get_config():\n"
-            f"    return small.smooth({one.name!r}, **{changes!r})\n"
-        )
-        pair, alone = (
-            _pod(folder, file, processes, each, one) for processes, each in ((2, 4), (1, 1))
-        )
-        return compare(pair, alone)
-
-
-def _pod(
-    folder: pathlib.Path, file: pathlib.Path, processes: int, each: int, one: Reference
-) -> Trajectory:
-    workdir = folder / f"{processes}x{each}"
-    command = [str(SCRIPT), str(processes), str(each), "--", f"--config={file}"]
-    done = subprocess.run(
-        [*command, f"--workdir={workdir}"],
-        env={**os.environ, "PYTHON": sys.executable},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        lines = (done.stderr + done.stdout).strip().splitlines() or ["no output"]
-        raise ConfigError(f"{one.name}: {processes}x{each} processes ended with: {lines[-1]}")
-    rows: dict[int, dict[str, float]] = {}
-    for row in read_metrics(workdir / "metrics.jsonl"):
-        kept = {k: float(v) for k, v in row.items() if k.startswith("train/")}
-        rows.setdefault(row["step"], {}).update(kept)
-    program = one.alone.program
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    last = small.on_host(checkpoints.restore(program.shapes, program.shardings))
-    checkpoints.close()
-    return Trajectory([rows[step] for step in sorted(rows)], _params(last))
+    assert one.pair is not None  # it is there where the column is asked for
+    return compare(one.pair.found(one.name), one.run)
 
 
 COLUMNS: dict[str, Callable[[Reference], Cell]] = {
@@ -224,20 +184,21 @@ COLUMNS: dict[str, Callable[[Reference], Cell]] = {
     "microbatches": _microbatches,
     "restored": _restored,
     "8 to 2": _elastic,
-    "2x4 processes": _processes,
+    PROCESSES: _processes,
 }
-SLOW = ("2x4 processes",)
 
 
 # ---------------------------------------------------------------------------- the command
 
 
-def measure(name: str, columns: Sequence[str], steps: int, pieces: Pieces) -> dict[str, Any]:
+def measure(
+    name: str, columns: Sequence[str], steps: int, pieces: Pieces, pair: Pair | None
+) -> dict[str, Any]:
     """A row: of each column its cell, and the seconds of the processor that all took."""
     began = time.process_time()
     pieces.begin(f"{name}: 1 device")
     with jax.default_matmul_precision("highest"):
-        one = Reference(name, steps)
+        one = Reference(name, steps, pair)
         cells = {}
         for column in columns:
             pieces.begin(f"{name}: {column}")
@@ -300,9 +261,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = held(path, steps)
         has = lambda name: set(columns) <= rows.get(name, {"cells": {}})["cells"].keys()
         left = [name for name in names if not has(name)]
-        with Pieces(len(left) * (len(columns) + 1)) as pieces:
+        with contextlib.ExitStack() as stack:
+            pair = stack.enter_context(Pair(left, steps)) if PROCESSES in columns else None
+            pieces = stack.enter_context(Pieces(len(left) * (len(columns) + 1)))
             for name in left:
-                new = measure(name, columns, steps, pieces)
+                new = measure(name, columns, steps, pieces, pair)
                 new["cells"] = {**rows.get(name, {"cells": {}})["cells"], **new["cells"]}
                 rows[name] = new
                 jax.clear_caches()
@@ -334,8 +297,6 @@ def parse(argv: Sequence[str] | None = None) -> tuple[list[str], list[str], int,
         raise ConfigError(f"--steps: found {flags.steps!r}, expected a whole number from 2 up")
     names = _named("--experiments", flags.experiments, small.NAMES)
     columns = _named("--columns", flags.columns, COLUMNS)
-    if not flags.columns:
-        columns = [column for column in columns if column not in SLOW]
     return names, columns, int(flags.steps), flags.json
 
 

@@ -24,6 +24,7 @@ Changes = dict[str, object]
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "experiments"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
 
+ALONE: Changes = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.model": 1}
 # network -> the fields that make it small
 SMALL: Mapping[str, Changes] = {
     "convnet": {"widths": (8, 16), "strides": (1, 2)},
@@ -149,19 +150,23 @@ class Followed(NamedTuple):
 
 
 def followed(config: ConfigDict, devices: int = 1) -> Followed:
-    """The program of a config; of one with stages, of the last that trains.
+    """The program of a config, on one device of this process or on the first few of all.
 
+    Of a config with stages it is the last that trains.
     What earlier stages leave is what they began with, moved at random in place of training: a
     student that starts where its teacher is would have errors of rounding alone.
     """
     left: dict[str, PyTree] = {}
+    here = jax.local_devices()[:1]
     *earlier, last = [stage for stage in plan(config) if not stage.evaluates_only]
     for stage in earlier:
-        first = Followed(stages.built(stage, left), stage, left).init()
+        program = Program(merged(stage.config, ALONE), left, here)
+        first = Followed(program, stage, left).init()
         of_any_device = jax.tree.map(jnp.asarray, jax.device_get(stages.artifact(first)))
         moved = moved_at_random(of_any_device["params"], len(left))
         left = {**left, stage.name: {**of_any_device, "params": moved}}
-    return Followed(Program(last.config, left, jax.devices()[:devices]), last, left)
+    where = here if devices == 1 else jax.devices()[:devices]
+    return Followed(Program(last.config, left, where), last, left)
 
 
 def moved_at_random(params: PyTree, seed: int) -> PyTree:

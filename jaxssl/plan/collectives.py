@@ -131,18 +131,23 @@ def largest(found: Sequence[Collective], n: int = 5) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -float(row["bytes"]))[:n]
 
 
-def fsdp_minimum(shapes: Any, shardings: Any, bytes_per_number: int) -> float:
-    """Bytes a device must send where params are split: each gathered twice, its gradient scattered.
+def fsdp_minimum(state: Any, shardings: Any, bytes_per_number: int) -> float:
+    """Bytes that a device must send where params are split.
 
-    Once for the forward and once for the backward pass; leaves that are not split count nothing.
+    Each is gathered twice, for the forward and for the backward pass, and its gradient is
+    scattered; what teachers hold is gathered once. Leaves that are not split count nothing.
 
     Args:
-      shapes: of the params.
-      shardings: of the params.
+      state: shapes of params and teachers.
+      shardings: of the state.
       bytes_per_number: as they are sent.
     """
     total = 0.0
-    for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True):
-        shards = math.prod(leaf.shape) // max(1, math.prod(sharding.shard_shape(leaf.shape)))
-        total += 3 * math.prod(leaf.shape) * bytes_per_number * (shards - 1) / shards
+    for times, part, split in (
+        (3, state.params, shardings.params),
+        (1, state.teachers, shardings.teachers),
+    ):
+        for leaf, sharding in zip(jax.tree.leaves(part), jax.tree.leaves(split), strict=True):
+            shards = math.prod(leaf.shape) // max(1, math.prod(sharding.shard_shape(leaf.shape)))
+            total += times * math.prod(leaf.shape) * bytes_per_number * (shards - 1) / shards
     return total

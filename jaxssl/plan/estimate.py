@@ -134,10 +134,9 @@ def _memory(program: Planned, step: Any, capacity: float) -> dict[str, Any]:
 
 def _collectives(program: Planned, sent: list[collectives.Collective]) -> dict[str, Any]:
     total = sum(c.times * c.bytes for c in sent)
-    params, split = program.shapes.params, program.shardings.params
     # What is computed in half precision can be sent in it.
     width = 2 if program.config.train.precision == "bfloat16" else 4
-    least = collectives.fsdp_minimum(params, split, width)
+    least = collectives.fsdp_minimum(program.shapes, program.shardings, width)
     return {
         "bytes": total,
         "by_kind": collectives.by_kind(sent),

@@ -84,7 +84,10 @@ def _collectives(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
     ]
     rows.append(("all", human.size(found["bytes"])))
     if found["over_fsdp_minimum"] is not None:
-        least = f"{human.size(found['fsdp_minimum'])}: gather params twice, scatter gradients once"
+        least = (
+            f"{human.size(found['fsdp_minimum'])}: gather params twice and teachers once, scatter "
+            "gradients once"
+        )
         rows.append(("FSDP minimum", f"{least}; this is {found['over_fsdp_minimum']:.2f} times it"))
         for row in found["largest"][:3]:
             place = "/".join(row["source"].split("/")[-3:])

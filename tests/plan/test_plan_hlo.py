@@ -2,6 +2,8 @@
 
 # ruff: noqa: E501 (the text of compilers has long lines)
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,7 +146,11 @@ def test_the_least_that_sharded_params_must_send():
     shapes = {"split": jax.ShapeDtypeStruct((16, 4), jnp.float32)}
     shapes["whole"] = jax.ShapeDtypeStruct((100,), jnp.float32)
     split = {"split": NamedSharding(mesh, P("fsdp")), "whole": NamedSharding(mesh, P())}
-    assert collectives.fsdp_minimum(shapes, split, 2) == pytest.approx(3 * 64 * 2 * 7 / 8)
+    state, shardings = (
+        SimpleNamespace(params=tree, teachers={"ema": tree["split"]}) for tree in (shapes, split)
+    )
+    # Params: gathered twice, gradients scattered; the teacher gathered once.
+    assert collectives.fsdp_minimum(state, shardings, 2) == pytest.approx(4 * 64 * 2 * 7 / 8)
 
 
 @pytest.fixture(scope="module")
