@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import sys
 
 import jax.numpy as jnp
@@ -94,6 +95,41 @@ def test_a_peer_that_is_not_installed_is_skipped_with_the_command(tmp_path, caps
     skipped = json.loads(path.read_text())["skipped"]
     assert skipped == {"lightly": "not installed; python -m jaxssl.bench.peers.install lightly"}
     assert "not installed" in capsys.readouterr().out
+
+
+def test_a_peer_that_fails_leaves_the_others(tmp_path, capsys, monkeypatch):
+    works = FAKE.replace('request["make"]["size"]', "7")
+    why = "RuntimeError: no kernel (x.py:3)"
+    fails = works.replace('{"seconds"', f'{{"error": "{why}", "seconds"')
+    for name, text in (("torch", fails), ("stable_pretraining", works)):
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(against, "EQUAL", ())
+    monkeypatch.setattr(
+        against, "Peer", lambda name, where: Peer(name, where, (str(tmp_path / f"{name}.py"),))
+    )
+    path = tmp_path / "results.json"
+    flags = [f"--peer-python={sys.executable}", f"--json={path}", "--steps=2", "--repeats=1"]
+    assert bench.main([CONFIG, *TINY, "--against=torch,stable_pretraining", *flags]) == 0
+    results = json.loads(path.read_text())
+    assert results["skipped"] == {"torch": f"peer torch: {why}"}
+    assert results["against"]["stable_pretraining steps/s"]["median"] == 4.0
+    assert "RuntimeError" in capsys.readouterr().out
+
+
+def test_an_error_of_a_peer_says_where_it_came_from(monkeypatch):
+    from jaxssl.bench.peers.process import FOLDER
+
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from workers import __main__
+
+    try:
+        try:
+            assert not CONFIG
+        except AssertionError as error:
+            raise RuntimeError("") from error
+    except RuntimeError as error:
+        line = __main__.told(error)
+    assert re.fullmatch(r"RuntimeError \(test_bench_peers\.py:\d+\)", line)
 
 
 def test_the_environments_of_peers(tmp_path, capsys, monkeypatch):

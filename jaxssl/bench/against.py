@@ -37,7 +37,7 @@ class Against(NamedTuple):
     Attributes:
       measures: of all who took part; empty where no peer did.
       facts: peer -> what it says of itself.
-      skipped: peer -> why it took no part.
+      skipped: peer -> why it took no part, or in what it failed.
     """
 
     measures: list[Measure]
@@ -56,7 +56,7 @@ def compare(workload: Workload, repeats: int, names: Sequence[str], python: str 
         `jaxssl.bench.peers.install` made.
 
     Raises:
-      ConfigError: networks that differ, or a peer that failed.
+      ConfigError: networks that differ, or a peer that fails after its first step.
     """
     absent = {} if python else {name: ABSENT + name for name in names if not install.ready(name)}
     skipped = dict(absent)
@@ -73,10 +73,12 @@ def compare(workload: Workload, repeats: int, names: Sequence[str], python: str 
         np.save(data, np.stack([np.asarray(batch["image"]) for batch in workload.batches]))
         description = describe(workload.config, workload.program.info, str(data))
         ours = parameters(workload.program)
+        first: dict[str, float] = {}
         for name in present:
             try:
                 peers[name].make(description)
-            except Skipped as why:
+                first[name] = peers[name].run(1)
+            except (Skipped, ConfigError) as why:
                 skipped[name] = str(why)
                 del peers[name]
                 continue
@@ -85,13 +87,6 @@ def compare(workload: Workload, repeats: int, names: Sequence[str], python: str 
         if not peers:
             return Against([], {}, skipped)
         counted = workload.steps - 1
-        first: dict[str, float] = {}
-
-        def side(name: str, peer: Peer) -> float:
-            seconds = peer.run(counted)
-            first.setdefault(name, seconds)
-            return seconds
-
         cpu: list[float] = []
 
         def own() -> float:
@@ -101,7 +96,7 @@ def compare(workload: Workload, repeats: int, names: Sequence[str], python: str 
             return seconds
 
         sides: dict[str, Callable[[], float]] = {OURS: own}
-        sides |= {name: functools.partial(side, name, peer) for name, peer in peers.items()}
+        sides |= {name: functools.partial(peer.run, counted) for name, peer in peers.items()}
         found = in_turn(sides, repeats)
         facts = {
             name: peer.facts | {"parameters": peer.parameters, "loss": peer.loss}
@@ -120,7 +115,8 @@ def compare(workload: Workload, repeats: int, names: Sequence[str], python: str 
     # On a machine with other work these say more than the clock does. The first is not counted.
     worked = {OURS: cpu} | {name: peer.cpu_seconds for name, peer in peers.items()}
     for name, spent in worked.items():
-        measures.append(Measure(f"{name} CPU seconds a step", [s / counted for s in spent[1:]]))
+        kept = [s / counted for s in spent[-repeats:]]
+        measures.append(Measure(f"{name} CPU seconds a step", kept))
     assert workload.compile_seconds is not None  # its program is there
     measures.append(Measure(f"{OURS} compile seconds", [workload.compile_seconds], human.duration))
     peaks = {OURS: peak_bytes()} | {name: peer.peak_bytes for name, peer in peers.items()}
@@ -128,8 +124,8 @@ def compare(workload: Workload, repeats: int, names: Sequence[str], python: str 
         if peak:
             measures.append(Measure(f"{name} peak bytes of a device", [peak], human.size))
     for name, peer in peers.items():
-        # What the first round takes longer than a usual one is warming up or compiling.
-        longer = max(0.0, first[name] - float(np.median(found[name])))
+        # What the first step takes longer than a usual one is warming up or compiling.
+        longer = max(0.0, first[name] - float(np.median(found[name])) / counted)
         spent = [peer.made_seconds + longer]
         measures.append(Measure(f"{name} seconds to be ready", spent, human.duration))
     return Against(measures, facts, skipped)

@@ -60,6 +60,17 @@ def _make(name: str, description: dict[str, Any]) -> Any:
         raise Unsupported(f"{sys.executable}: {error}") from error
 
 
+def told(error: BaseException) -> str:
+    """One line: kind, message, and the place that raised it, of the first cause that is known."""
+    line = f"{type(error).__name__}: {error}".splitlines()[0].strip().rstrip(":")
+    while error.__cause__ is not None:
+        error = error.__cause__
+    frames = traceback.extract_tb(error.__traceback__)
+    return (
+        f"{line} ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else line
+    )
+
+
 def main() -> int:
     """The exit code: 0 after the pipe's end or a skip, 1 after an error."""
     # Libraries print to standard output; the pipe is for replies alone.
@@ -71,8 +82,7 @@ def main() -> int:
         print(json.dumps({"unsupported": str(error)}), file=replies, flush=True)
     except Exception as error:
         traceback.print_exc()
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        print(json.dumps({"error": text}), file=replies, flush=True)
+        print(json.dumps({"error": told(error)}), file=replies, flush=True)
         return 1
     return 0
 
