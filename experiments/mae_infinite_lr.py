@@ -6,8 +6,9 @@ effectiveness of infinite learning rate schedule for continual pre-training, arX
   python -m jaxssl.main --config=experiments/mae_infinite_lr.py --workdir=runs/mae-infinite
 
 scikit-learn's digits, then their negatives; all evaluations are on the digits as they are. Each
-set is left annealed, and the next one goes on from before; the last stage evaluates what is left of
-the first set, to compare with the stage that annealed it. The control repeats warm-up and cosine:
+set is left annealed, which is what is evaluated, and the next one goes on from before; the last
+stage evaluates what is left of the first set, to compare with the stage that annealed it. The
+control repeats warm-up and cosine:
 
   python -m jaxssl.main --config=experiments/mae_infinite_lr.py:digits_cosine \\
       --workdir=runs/mae-cosine
@@ -78,6 +79,7 @@ def _sets(config: Any, scale: str) -> dict[str, Any]:
     # Two sets in a quarter of an hour on two cores.
     config.train.update(steps=1400, global_batch=64)
     config.optimizer.learning_rate = ("warmup_cosine", 3e-3, 70, 1e-6)
+    config.evals.update(bank=10_000, test=5_000)
     return {"data.source": "packed_jpeg", "data.path": base.data_path("cifar10")}
 
 
@@ -90,10 +92,11 @@ def _infinite(peak: float, steps: int, second: dict[str, Any]) -> tuple[dict[str
         spec = ("part", first, steps, rate)
         return {"train.steps": last - first, "optimizer.learning_rate": spec}
 
+    unread = {f"evals.{name}": None for name in ("knn", "linear", "fewshot", "pretext")}
     return (
-        _stage("constant1", "", part(0, hold, first_rate)),
+        _stage("constant1", "", part(0, hold, first_rate) | unread),
         _stage("anneal1", "constant1", part(hold, steps, first_rate)),
-        _stage("constant2", "constant1", second | part(0, hold, later_rate)),
+        _stage("constant2", "constant1", second | part(0, hold, later_rate) | unread),
         _stage("anneal2", "constant2", second | part(hold, steps, later_rate)),
         _forget("anneal2"),
     )
