@@ -132,11 +132,23 @@ class FeedForward(nn.Module):
 
         if self.kind == "swiglu":
             hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
-            gate, value = jnp.split(batch_sharded(dense(2 * hidden, "gate_up")(x)), 2, axis=-1)
-            y = nn.silu(gate) * value
+            y = _swiglu(batch_sharded(dense(2 * hidden, "gate_up")(x)))
         else:
-            y = nn.gelu(batch_sharded(dense(hidden, "up")(x)), approximate=False)
+            y = _gelu(batch_sharded(dense(hidden, "up")(x)))
         return dense(width, "down")(y)
+
+
+# Their gradients keep what went in and nothing else: the rest is made again, which moves fewer
+# bytes than it would take to keep it.
+@jax.checkpoint
+def _gelu(x: jax.Array) -> jax.Array:
+    return nn.gelu(x, approximate=False)
+
+
+@jax.checkpoint
+def _swiglu(x: jax.Array) -> jax.Array:
+    gate, value = jnp.split(x, 2, axis=-1)
+    return nn.silu(gate) * value
 
 
 class Block(nn.Module):
