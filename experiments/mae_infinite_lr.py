@@ -17,7 +17,11 @@ control repeats warm-up and cosine:
       --workdir=runs/mae-infinite-cifar10
 
 Fashion-MNIST, then CIFAR-10 in grey, under $JAXSSL_DATA/fashion_mnist and $JAXSSL_DATA/cifar10; its
-control is the preset cifar10_cosine.
+control is the preset cifar10_cosine. 20 minutes on one core of a CPU. It ends with better features
+of both sets, and does not forget less: kNN accuracy on the first set falls from 66.4 % to 62.7 %
+(of the control from 64.4 % to 60.4 %; 3 seeds, whose drops are 1.4 to 7.2 points), the error of the
+prediction there rises from 0.093 to 0.121 (from 0.104 to 0.120); kNN on the second set is 28.3 %
+(26.4 %).
 """
 
 from typing import Any
