@@ -20,6 +20,8 @@ from jaxssl.naming import path_name
 PyTree = Any
 AXES = ("data", "fsdp", "model")
 BATCH_AXES = ("data", "fsdp")
+ONE_DEVICE = {f"mesh.{axis}": 1 for axis in AXES}
+"""Changes of a config that put it on one device."""
 
 TENSOR_PARALLEL = (
     (r"(^|/)(attention/qkv|ffn/(up|gate_up))/(kernel|bias)$", "columns"),

@@ -6,7 +6,6 @@ FOLDER STEPS NAME ...`, which writes FOLDER/NAME.npz as soon as an experiment is
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
@@ -52,21 +51,13 @@ class Pair:
         self._command += names
 
     def __enter__(self) -> Self:
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            address = f"localhost:{free.getsockname()[1]}"
-        told = {
-            "JAX_COORDINATOR_ADDRESS": address,
-            "JAX_NUM_PROCESSES": str(PROCESSES),
-            "JAX_NUM_CPU_DEVICES": str(EACH),
-            "JAX_PLATFORMS": "cpu",
-        }
-        for i in range(PROCESSES):
+        told = {**os.environ, "JAX_NUM_CPU_DEVICES": str(EACH), "JAX_PLATFORMS": "cpu"}
+        for i, place in enumerate(processes.on_this_machine(PROCESSES)):
             with self._log(i).open("wb") as log:
                 self._running.append(
                     subprocess.Popen(
                         self._command,
-                        env={**os.environ, **told, "JAX_PROCESS_ID": str(i)},
+                        env=told | place,
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=subprocess.STDOUT,

@@ -17,6 +17,7 @@ from jaxssl import stages
 from jaxssl.config import merged
 from jaxssl.naming import named_leaves
 from jaxssl.program import Program
+from jaxssl.sharding import ONE_DEVICE
 from jaxssl.state import State
 
 PyTree = Any
@@ -24,7 +25,6 @@ Changes = dict[str, object]
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "experiments"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
 
-ALONE: Changes = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.model": 1}
 # network -> the fields that make it small
 SMALL: Mapping[str, Changes] = {
     "convnet": {"widths": (8, 16), "strides": (1, 2)},
@@ -160,7 +160,7 @@ def followed(config: ConfigDict, devices: int = 1) -> Followed:
     here = jax.local_devices()[:1]
     *earlier, last = [stage for stage in plan(config) if not stage.evaluates_only]
     for stage in earlier:
-        program = Program(merged(stage.config, ALONE), left, here)
+        program = Program(merged(stage.config, ONE_DEVICE), left, here)
         first = Followed(program, stage, left).init()
         of_any_device = jax.tree.map(jnp.asarray, jax.device_get(stages.artifact(first)))
         moved = moved_at_random(of_any_device["params"], len(left))

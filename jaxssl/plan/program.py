@@ -13,8 +13,6 @@ from jaxssl.plan.flops import Flops, count
 from jaxssl.program import Program
 from jaxssl.step import make_step
 
-HERE = {"mesh.data": 1, "mesh.fsdp": 1, "mesh.model": 1}
-
 
 class Planned(Program):
     """A program whose mesh is of absent devices: it can be compiled, and not run.
@@ -38,7 +36,7 @@ class Planned(Program):
     ):
         mesh = sharding.make_mesh(config.mesh, config.train.global_batch, devices)
         # Building computes small things, for which a device that is here is needed.
-        here = configs.merged(config, HERE)
+        here = configs.merged(config, sharding.ONE_DEVICE)
         super().__init__(here, artifacts, jax.local_devices(backend="cpu")[:1], source)
         self.config, self.mesh = config, mesh
         self.shardings = sharding.state_shardings(mesh, self.shapes, config.mesh)
@@ -66,7 +64,7 @@ def of_stage(
     chosen = names.index(name) if name else len(names) - 1
     left = stages.imported(config)
     for stage in plan[:chosen]:
-        here = configs.merged(stage.config, HERE)
+        here = configs.merged(stage.config, sharding.ONE_DEVICE)
         earlier = Program(here, left, jax.local_devices(backend="cpu")[:1], source)
         left[stage.name] = stages.artifact(earlier.shapes)
     return names[chosen], Planned(plan[chosen].config, devices, source, left)

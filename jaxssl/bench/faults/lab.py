@@ -4,7 +4,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import jaxssl
 from jaxssl.errors import ConfigError
+from jaxssl.processes import on_this_machine
 from jaxssl.report.writers import read_json, read_metrics
 
 CONFIG = pathlib.Path(__file__).with_name("config.py")
@@ -196,17 +196,9 @@ class Lab:
         """Starts all processes of a run."""
         if processes == 1:
             return [self.start(workdir, *overrides)]
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        place = {
-            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
-            "JAX_NUM_PROCESSES": str(processes),
-            "JAXSSL_HEARTBEAT": str(HEARTBEAT),
-        }
+        beat = {"JAXSSL_HEARTBEAT": str(HEARTBEAT)}
         return [
-            self.start(workdir, *overrides, **place, JAX_PROCESS_ID=str(index))
-            for index in range(processes)
+            self.start(workdir, *overrides, **beat, **place) for place in on_this_machine(processes)
         ]
 
     def whole(self, *overrides: str, processes: int = 1) -> End:
