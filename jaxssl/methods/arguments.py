@@ -73,7 +73,8 @@ class Known(NamedTuple):
         output, _, groups = rest.partition(":")
         who = "" if who == "student" else who
         if who not in self.sees:
-            raise ConfigError(f"{field}: no teacher {who!r}{near(who, filter(None, self.sees))}")
+            known = near(who, filter(None, self.sees))
+            raise ConfigError(f"{field}: no teacher {who!r} in teachers{known}")
         outputs = self.targets if who == INPUT else self.outputs
         if output not in outputs:
             kind = "target" if who == INPUT else "output"

@@ -291,7 +291,7 @@ def _targets(config: Any) -> dict[str, Callable[[jax.Array, Mapping[str, PyTree]
         )
         if target.teacher and target.teacher not in config.teachers:
             raise ConfigError(
-                f"{field}.teacher: no teacher {target.teacher!r}"
+                f"{field}.teacher: no teacher {target.teacher!r} in teachers"
                 f"{near(target.teacher, config.teachers)}"
             )
 
