@@ -229,6 +229,9 @@ def test_mutated_configs_of_all_experiments_run_or_are_refused():
         ("moco_v2", "losses.contrast.temperature", "x", "temperature: found 'x', expected a num"),
         ("moco_v2", "losses.contrast.queue.size", 33, "losses.contrast.queue.size"),
         ("moco_v2", "losses.contrast.queue", 3.0, "queue: found 3.0, expected a source"),
+        ("mmcr", "teachers", {}, "losses.capacity.teacher: no teacher 'ema' in teachers"),
+        ("landmark", "student.discriminator.widths", 0.5, "student.discriminator"),
+        ("relational_reasoning", "student.relation.widths", 0.5, "student.relation.widths"),
     ],
 )
 def test_a_fault_is_named(name, field, value, words):

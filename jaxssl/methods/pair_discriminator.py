@@ -234,7 +234,8 @@ def _head(config: Any, dtype: Any) -> Any:
     if HEAD not in config.student:
         raise ConfigError(f"student.{HEAD}: missing; expected a head with one output")
     fields = config.student[HEAD].to_dict()
+    head = heads.build(fields, dtype=dtype, field=f"student.{HEAD}")  # refuses what is no width
     widths = fields.get("widths", (fields.get("width"),))
     if widths[-1] != 1:
         raise ConfigError(f"student.{HEAD}: found {widths[-1]} outputs, expected 1")
-    return heads.build(fields, dtype=dtype, field=f"student.{HEAD}")
+    return head

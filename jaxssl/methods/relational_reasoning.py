@@ -132,7 +132,8 @@ def _relation(config: Any, dtype: Any) -> Any:
     if "relation" not in config.student:
         raise ConfigError("student.relation: missing; expected a head with one output")
     fields = config.student.relation.to_dict()
+    head = heads.build(fields, dtype=dtype, field="student.relation")  # refuses what is no width
     widths = fields.get("widths", (fields.get("width"),))
     if widths[-1] != 1:
         raise ConfigError(f"student.relation: found {widths[-1]} outputs, expected 1")
-    return heads.build(fields, dtype=dtype, field="student.relation")
+    return head
