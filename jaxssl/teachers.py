@@ -74,7 +74,7 @@ def make(
         in `init`, which is traced before anything is compiled.
     """
     rule = config.get("rule", COMMON["rule"])
-    if rule not in FIELDS:
+    if not isinstance(rule, str) or rule not in FIELDS:
         raise ConfigError(
             f"{field}.rule is {rule!r}, expected a known rule{near(str(rule), FIELDS)}"
         )
