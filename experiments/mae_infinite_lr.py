@@ -17,10 +17,10 @@ control repeats warm-up and cosine:
       --workdir=runs/mae-infinite-cifar10
 
 Fashion-MNIST, then CIFAR-10 in grey, under $JAXSSL_DATA/fashion_mnist and $JAXSSL_DATA/cifar10; its
-control is the preset cifar10_cosine. 20 minutes on one core of a CPU. It ends with better features
-of both sets, and does not forget less: kNN accuracy on the first set falls from 66.4 % to 62.7 %
-(of the control from 64.4 % to 60.4 %; 3 seeds, whose drops are 1.4 to 7.2 points), the error of the
-prediction there rises from 0.093 to 0.121 (from 0.104 to 0.120); kNN on the second set is 28.3 %
+control is the preset cifar10_cosine. About 20 minutes on one core of a CPU. In 3 seeds it does not
+forget less than the control: kNN accuracy on the first set falls from 66.4 % to 62.7 % (from 64.4 %
+to 60.4 %; drops of single seeds are 1.4 to 7.2 points), the error of the prediction there rises
+from 0.093 to 0.121 (from 0.104 to 0.120). kNN on the second set is better in each seed, 28.3 %
 (26.4 %).
 """
 
@@ -80,7 +80,7 @@ def _sets(config: Any, scale: str) -> dict[str, Any]:
     if scale == "digits":  # a threshold of zero inverts every pixel
         return {"views.global.solarize": dict(probability=1.0, threshold=0.0)}
     config.data.update(source="npz", path=base.data_path("fashion_mnist"), channels=1)
-    # Two sets in a quarter of an hour on two cores.
+    # Two sets in minutes on a CPU.
     config.train.update(steps=1400, global_batch=64)
     config.optimizer.learning_rate = ("warmup_cosine", 3e-3, 70, 1e-6)
     config.evals.update(bank=10_000, test=5_000)

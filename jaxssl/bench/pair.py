@@ -82,10 +82,8 @@ class Pair:
         Raises:
           ConfigError: a process failed, with its last line, or nothing came in PATIENCE seconds.
         """
-        file, deadline = (
-            pathlib.Path(self._folder.name) / f"{name}.npz",
-            time.monotonic() + PATIENCE,
-        )
+        file = pathlib.Path(self._folder.name) / f"{name}.npz"
+        deadline = time.monotonic() + PATIENCE
         while not file.exists():
             for i, process in enumerate(self._running):
                 if process.poll() is not None and not file.exists():

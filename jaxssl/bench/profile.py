@@ -84,7 +84,7 @@ def run(workload: Workload, repeats: int) -> list[Measure]:
 
 
 def mfu(counts: float, rates: Sequence[float]) -> list[Measure]:
-    """Model FLOP/s over the bfloat16 peak of all devices; nothing where no figures are known.
+    """Model FLOP/s over the bfloat16 peak of all chips; nothing where no figures are known.
 
     Args:
       counts: model FLOPs of a step.
@@ -93,7 +93,7 @@ def mfu(counts: float, rates: Sequence[float]) -> list[Measure]:
     chip = chips.figures(jax.devices()[0])
     if chip is None:
         return []
-    peak = chip.flops * jax.device_count()
+    peak = chip.flops * chips.count_chips(jax.devices())
     return [Measure("MFU, of the bfloat16 peak", [counts * x / peak for x in rates])]
 
 

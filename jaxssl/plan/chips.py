@@ -109,6 +109,16 @@ def figures(device: jax.Device) -> Chip | None:
     return (CHIPS | GPUS).get(device.device_kind)
 
 
+def count_chips(devices: Sequence[Any]) -> int:
+    """How many chips the devices are; some kinds of chip are two devices, which share a place.
+
+    >>> count_chips(jax.devices("cpu")[:1])
+    1
+    """
+    where = lambda d: (getattr(d, "slice_index", 0), *getattr(d, "coords", (d.id,)))
+    return len({where(d) for d in devices})
+
+
 def resolve(name: str) -> Topology:
     """The topology "cpu:N", or "KIND:AxB" or "KIND:AxBxC" chips of a kind that libtpu knows.
 
@@ -134,7 +144,7 @@ def resolve(name: str) -> Topology:
         why = str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")
         raise ConfigError(f"--topology={name}: {why}{_nearest(name)}") from None
     devices: Any = found.devices
-    chips = len({tuple(d.coords) for d in devices})
+    chips = count_chips(devices)
     hosts = len({d.process_index for d in devices})
     return Topology(name, devices, chips, hosts, CHIPS.get(devices[0].device_kind))
 
