@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxssl.encoders.convolution import Plain, convolution
 from jaxssl.errors import ConfigError
 
 
@@ -85,14 +86,8 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, strides: Sequence[int]) -> j
     taps = [kernel[tuple(slice(t, None, s) for (_, t), s in zip(p, strides))] for p in phases]
     # Padded beforehand: a convolution whose result is the larger map has a slow gradient on a CPU.
     padded = jnp.pad(x, [(0, 0), *zip(before, after), (0, 0)])
-    last = len(window) + 1
-    layout = jax.lax.ConvDimensionNumbers(
-        (0, last, *range(1, last)), (last, last - 1, *range(last - 1)), (0, last, *range(1, last))
-    )
-    ones = (1,) * len(window)
-    y = jax.lax.conv_general_dilated(
-        padded, jnp.concatenate(taps, axis=-1), ones, "VALID", dimension_numbers=layout
-    )
+    plain = Plain((1,) * len(window), ((0, 0),) * len(window))
+    y = convolution(padded, jnp.concatenate(taps, axis=-1), plain)
     parts = []
     for i, phase in enumerate(phases):
         places = (

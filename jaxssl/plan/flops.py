@@ -36,8 +36,9 @@ class Flops(NamedTuple):
 def count(fn: Any, *args: Any) -> Flops:
     """The FLOPs of `fn(*args)`, traced and not run; `args` may be shapes.
 
-    A scan counts its length times its body, a condition its dearest branch. A `while` whose number
-    of turns is not known before it runs counts one turn and is named in `uncounted`.
+    A scan counts its length times its body, a condition its dearest branch, and what differs
+    between platforms the branch of those that are not named. A `while` whose number of turns is
+    not known before it runs counts one turn and is named in `uncounted`.
 
     >>> import jax.numpy as jnp
     >>> count(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 5))).model
@@ -74,7 +75,7 @@ def _equation(eqn: Any, again: bool, uncounted: Counter[str]) -> tuple[float, fl
     if not inner:
         return 0.0, 0.0
     if name == "cond":
-        return max(inner, key=sum)
+        return inner[-1] if eqn.params.get("branches_platforms") else max(inner, key=sum)
     model, recomputed = (sum(parts) for parts in zip(*inner))
     if name == "while" and model + recomputed:
         uncounted["while, one turn counted"] += 1

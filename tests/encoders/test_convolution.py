@@ -1,4 +1,4 @@
-"""Maps smaller than the kernel are convolved as all others are."""
+"""Values and gradients are those of flax's convolution, in whatever form they are computed."""
 
 import flax.linen as nn
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import twins
 
-from jaxssl.encoders.convolution import Conv
+from jaxssl.encoders.convolution import Conv, Plain, convolution
 
 # spatial sides, window, strides, padding
 SMALL = [
@@ -18,6 +18,16 @@ SMALL = [
     ((6, 6), (7, 7), (2, 2), ((3, 3), (3, 3))),
     ((2, 2, 3), (3, 3, 3), (1, 2, 1), "SAME"),
 ]
+LARGE = [
+    ((8, 8), (3, 3), (1, 1), "SAME"),
+    ((9, 7), (3, 3), (2, 2), "SAME"),
+    ((9, 7), (3, 2), (2, 1), ((1, 0), (2, 1))),
+    ((16, 16), (7, 7), (2, 2), ((3, 3), (3, 3))),
+    ((5, 6, 7), (3, 3, 3), (2, 1, 2), "SAME"),
+    ((8,), (3,), (1,), "VALID"),
+    ((5, 5), (1, 1), (2, 2), "SAME"),
+    ((8, 8), (2, 2), (4, 4), "VALID"),
+]
 
 
 def conv(own, window, strides, padding):
@@ -25,7 +35,7 @@ def conv(own, window, strides, padding):
     return kind(5, window, strides=strides, padding=padding, precision="highest")
 
 
-@pytest.mark.parametrize("spatial, window, strides, padding", SMALL)
+@pytest.mark.parametrize("spatial, window, strides, padding", SMALL + LARGE)
 def test_value_and_gradients_are_those_of_the_convolution(spatial, window, strides, padding):
     x = jax.random.normal(jax.random.key(0), (4, *spatial, 3))
     own, plain = (conv(own, window, strides, padding) for own in (True, False))
@@ -37,6 +47,25 @@ def test_half_precision_stays_half_precision():
     x = jax.random.normal(jax.random.key(0), (2, 2, 2, 3))
     own, plain = (kind(4, (3, 3), dtype=jnp.bfloat16) for kind in (Conv, nn.Conv))
     twins.check_half_precision(own, plain, x)
+
+
+def test_a_kernel_of_many_rows_of_taps_is_several_products():
+    """48 x 7 x 7 rows are more than one product takes."""
+    x = jax.random.normal(jax.random.key(0), (2, 9, 9, 48))
+    own, plain = (conv(own, (7, 7), (1, 1), "SAME") for own in (True, False))
+    variables = plain.init(jax.random.key(1), x)
+    twins.check_value_and_gradients(own, plain, variables, x)
+
+
+def test_a_cpu_takes_no_convolution_for_the_gradient_of_a_kernel():
+    """The other platforms do: there it is the fast form."""
+    x, w = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+    grad = jax.jit(jax.grad(lambda w: convolution(x, w, Plain((1, 1), ((1, 1),) * 2)).sum()))
+    counts = {
+        platform: grad.trace(w).lower(lowering_platforms=(platform,)).as_text().count("convolution")
+        for platform in ("cpu", "tpu", "cuda")
+    }
+    assert counts["cpu"] == 0 and counts["tpu"] > 0 and counts["cuda"] > 0
 
 
 def test_no_convolution_is_left_where_the_map_is_smaller_than_the_kernel():

@@ -57,6 +57,12 @@ def test_a_condition_counts_its_dearest_branch():
     assert count(fn, jax.ShapeDtypeStruct((), bool), shape(3, 3)).model == 2 * 2 * 27
 
 
+def test_platforms_with_a_form_of_their_own_do_not_count():
+    cheap, dear = lambda x: x @ x, lambda x: x @ x @ x
+    fn = lambda x: jax.lax.platform_dependent(x, cpu=dear, default=cheap)
+    assert count(fn, shape(3, 3)).model == 2 * 27
+
+
 def test_what_cannot_be_counted_is_named():
     endless = lambda x: jax.lax.while_loop(lambda x: x[0, 0] > 0, lambda x: x @ x, x)
     found = count(endless, shape(3, 3))
