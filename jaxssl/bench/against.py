@@ -92,7 +92,8 @@ def compare(workload: Workload, repeats: int, names: Sequence[str], python: str 
         def own() -> float:
             before = time.process_time()
             seconds = workload.bare_seconds()
-            cpu.append(time.process_time() - before)
+            # One step more than is counted: the one that warms up.
+            cpu.append((time.process_time() - before) * counted / workload.steps)
             return seconds
 
         sides: dict[str, Callable[[], float]] = {OURS: own}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.by_name import check_choice, check_positive
+from jaxssl.encoders.activations import gelu
 from jaxssl.encoders.convnet import check_convnet_call, convnet_outputs
 from jaxssl.errors import ConfigError
 
@@ -102,7 +103,7 @@ class ConvNeXtBlock(nn.Module):
         )(x)
         y = _layer_norm(self.dtype, "norm")(y)
         y = nn.Dense(4 * width, kernel_init=_kernel_init, dtype=self.dtype, name="up")(y)
-        y = nn.gelu(y, approximate=False)
+        y = gelu(y)
         if self.version == 2:
             y = GlobalResponseNorm(self.dtype, name="grn")(y)
         y = nn.Dense(width, kernel_init=_kernel_init, dtype=self.dtype, name="down")(y)

@@ -17,8 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from flax.linen.dtypes import promote_dtype
 
 from jaxssl.by_name import check_choice
+from jaxssl.encoders.activations import gelu, swiglu
 from jaxssl.sharding import batch_sharded, check_model_axis
 
 FFNS = ("mlp", "swiglu")
@@ -127,28 +129,33 @@ class FeedForward(nn.Module):
         width = x.shape[-1]
         hidden = int(width * self.mlp_ratio)
 
-        def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, kernel_init=_kernel_init, dtype=self.dtype, name=name)
+        def dense(kind: type[nn.Dense], features: int, name: str) -> nn.Dense:
+            return kind(features, kernel_init=_kernel_init, dtype=self.dtype, name=name)
 
         if self.kind == "swiglu":
             hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
-            y = _swiglu(batch_sharded(dense(2 * hidden, "gate_up")(x)))
+            y, bias = dense(Product, 2 * hidden, "gate_up")(x)
+            y = swiglu(batch_sharded(y), bias)
         else:
-            y = _gelu(batch_sharded(dense(hidden, "up")(x)))
-        return dense(width, "down")(y)
+            y, bias = dense(Product, hidden, "up")(x)
+            y = gelu(batch_sharded(y), bias)
+        return dense(nn.Dense, width, "down")(y)
 
 
-# Their gradients keep what went in and nothing else: the rest is made again, which moves fewer
-# bytes than it would take to keep it.
-@jax.checkpoint
-def _gelu(x: jax.Array) -> jax.Array:
-    return nn.gelu(x, approximate=False)
+class Product(nn.Dense):
+    """`flax.linen.Dense` that leaves adding its bias to what follows: x W and b.
 
+    What a gradient keeps is then the product as it was made, and one pass over it less.
+    """
 
-@jax.checkpoint
-def _swiglu(x: jax.Array) -> jax.Array:
-    gate, value = jnp.split(x, 2, axis=-1)
-    return nn.silu(gate) * value
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """inputs [..., D] -> ([..., features], [features])."""
+        shape = (inputs.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
+        x, kernel, bias = promote_dtype(inputs, kernel, bias, dtype=self.dtype)
+        return jnp.dot(x, kernel, precision=self.precision), bias
 
 
 class Block(nn.Module):

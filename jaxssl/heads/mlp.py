@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.by_name import check_choice, check_positive
+from jaxssl.encoders.activations import gelu
 from jaxssl.errors import ConfigError
 
 NORMS = ("batch", "layer", "none")
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
-    "gelu": partial(nn.gelu, approximate=False),
+    "gelu": gelu,
     "leaky_relu": partial(nn.leaky_relu, negative_slope=0.01),
 }
 

@@ -99,6 +99,7 @@ class Peer:
         self.loss = reply["loss"]
         self.cpu_seconds.append(reply["cpu_seconds"])
         self.peak_bytes = float(reply.get("peak_bytes", 0))
+        self.facts |= reply.get("facts", {})
         return float(reply["seconds"])
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The peer's end of the pipe: a JSON object a line in, one a line out.
 
 {"make": description} is answered by {"parameters", "facts", "seconds"}; {"run": k}, k steps, by
-{"seconds", "cpu_seconds", "loss", "peak_bytes"}. Where something is missing the answer is
+{"seconds", "cpu_seconds", "loss", "peak_bytes", "facts"}. Where something is missing the answer is
 {"unsupported": reason}, and the process ends. The pipe's end ends it too.
 """
 
@@ -41,7 +41,7 @@ def serve(name: str, requests: Iterable[str], replies: TextIO) -> None:
             before = _cpu_seconds()
             seconds, loss = step.run(request["run"])
             reply = {"seconds": seconds, "cpu_seconds": _cpu_seconds() - before, "loss": loss}
-            reply["peak_bytes"] = getattr(step, "peak_bytes", 0)
+            reply |= {"peak_bytes": getattr(step, "peak_bytes", 0), "facts": step.facts}
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 

@@ -16,6 +16,7 @@ from . import Unsupported, torchvision_ops
 METHODS: dict[str, tuple[str, dict[str, str]]] = {
     "nt_xent": ("SimCLR", {"temperature": "temperature"}),
     "byol": ("BYOL", {}),
+    "simsiam": ("SimSiam", {}),
     "barlow_twins": ("BarlowTwins", {"off_diagonal_weight": "lambd"}),
     "vicreg": (
         "VICReg",
@@ -26,6 +27,8 @@ METHODS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
 }
+# the class -> its field for the hidden width of the predictor
+PREDICTORS = {"BYOL": "predictor_hidden", "SimSiam": "predictor_dim"}
 OURS = {"encoder": "backbone"}  # our network -> its name there, where that is another
 VIEWS = ("crop", "flip", "grayscale")
 JITTER = ("brightness", "contrast")
@@ -57,8 +60,8 @@ class Step:
         given = {fields[k]: v for k, v in term["fields"].items() if k in fields}
         if name == "SimCLR":
             given["dtype"] = half
-        if name == "BYOL":
-            given["predictor_hidden"] = d["heads"]["predictor"]["widths"][0]
+        if name in PREDICTORS:
+            given[PREDICTORS[name]] = d["heads"]["predictor"]["widths"][0]
         o = d["optimizer"]
         optimizer = dict(type="adamw", learning_rate=o["learning_rate"], b1=o["beta1"])
         optimizer |= dict(b2=o["beta2"], weight_decay=o["weight_decay"])
