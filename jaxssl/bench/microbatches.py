@@ -20,8 +20,8 @@ def run(workload: Workload, repeats: int) -> list[Measure]:
     """The config with group and layer norms in place of batch norms, which microbatches refuse.
 
     The goal is for configs whose activations, not params or views, fill the memory. XLA's CPU
-    backend has no fast gradient of a convolution inside a loop, so there a convnet's steps in parts
-    are many times slower; that time says nothing about accelerators.
+    backend has no fast gradient of a depthwise convolution inside a loop, so there the steps of a
+    ConvNeXt in parts are several times slower; that time says nothing about accelerators.
     """
     config = without_batch_norm(workload.config)
     steps = min(workload.steps, STEPS)
