@@ -84,17 +84,18 @@ class Plain(NamedTuple):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolution(lhs: jax.Array, rhs: jax.Array, plain: Plain) -> jax.Array:
     """[B, *spatial, I], [*window, I, O] -> [B, *spatial', O]; see `conv_general_dilated`."""
+    return _by_xla(lhs, rhs, plain)
+
+
+def _by_xla(lhs: jax.Array, rhs: jax.Array, plain: Plain) -> jax.Array:
     last = lhs.ndim - 1
-    outer = tuple(range(1, last))
-    image = (0, last, *outer)
+    image, kernel = (0, last, *range(1, last)), (last, last - 1, *range(last - 1))
     return jax.lax.conv_general_dilated(
         lhs,
         rhs,
         plain.strides,
         plain.padding,
-        dimension_numbers=jax.lax.ConvDimensionNumbers(
-            image, (last, last - 1, *range(last - 1)), image
-        ),
+        dimension_numbers=jax.lax.ConvDimensionNumbers(image, kernel, image),
         precision=plain.precision,
     )
 
@@ -102,18 +103,17 @@ def convolution(lhs: jax.Array, rhs: jax.Array, plain: Plain) -> jax.Array:
 def _forward(
     lhs: jax.Array, rhs: jax.Array, plain: Plain
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return convolution(lhs, rhs, plain), (lhs, rhs)
+    return _by_xla(lhs, rhs, plain), (lhs, rhs)
 
 
 def _backward(
     plain: Plain, kept: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     lhs, rhs = kept
-    # Both are linear; the values at which they are taken do not matter.
-    (of_image,) = jax.linear_transpose(lambda x: convolution.fun(x, rhs, plain), lhs)(g)
+    (of_image,) = jax.linear_transpose(lambda x: _by_xla(x, rhs, plain), lhs)(g)
 
     def by_xla(lhs: jax.Array, g: jax.Array) -> jax.Array:
-        (found,) = jax.linear_transpose(lambda w: convolution.fun(lhs, w, plain), rhs)(g)
+        (found,) = jax.linear_transpose(lambda w: _by_xla(lhs, w, plain), rhs)(g)
         return found
 
     def by_products(lhs: jax.Array, g: jax.Array) -> jax.Array:
