@@ -1,6 +1,8 @@
 """The invariance matrix: its numbers, its table, and rows that are not run twice."""
 
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -95,3 +97,10 @@ def test_too_few_devices(monkeypatch, capsys):
     monkeypatch.setattr(jax, "devices", lambda: [None] * 2)
     assert invariance.main(["--experiments=lejepa"]) == 2
     assert "found 2 devices, expected 8" in capsys.readouterr().err
+
+
+def test_a_process_of_a_pair_ends_with_the_one_that_started_it():
+    waits = "import time\nfrom jaxssl.bench import pair\npair.end_with_input()\ntime.sleep(100)"
+    process = subprocess.Popen([sys.executable, "-c", waits], stdin=subprocess.PIPE)
+    process.communicate(timeout=90)  # the other end of the pipe is gone
+    assert process.returncode == 1

@@ -1,7 +1,8 @@
 """Two processes with four CPU devices each, which take the steps of small experiments together.
 
 `Pair` starts them and hands out what they found; each of them is `python -m jaxssl.bench.pair
-FOLDER STEPS NAME ...`, which writes FOLDER/NAME.npz as soon as an experiment is done.
+FOLDER STEPS NAME ...`, which writes FOLDER/NAME.npz as soon as an experiment is done, and ends where
+its standard input does: with the process that started it, however that one ended.
 """
 
 import os
@@ -9,6 +10,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -58,7 +60,7 @@ class Pair:
                     subprocess.Popen(
                         self._command,
                         env=told | place,
-                        stdin=subprocess.DEVNULL,
+                        stdin=subprocess.PIPE,
                         stdout=log,
                         stderr=subprocess.STDOUT,
                     )
@@ -73,7 +75,7 @@ class Pair:
     ) -> None:
         for process in self._running:
             process.kill()
-            process.wait()
+            process.communicate()  # waits, and closes its input
         self._folder.cleanup()
 
     def found(self, name: str) -> Trajectory:
@@ -137,8 +139,19 @@ def _placed(value: Any, sharding: jax.sharding.Sharding) -> jax.Array:
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
+def end_with_input() -> None:
+    """Ends this process as soon as its standard input has an end."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main(argv: Sequence[str]) -> int:
     """One of the processes: the exit code."""
+    end_with_input()
     folder, steps, *names = argv
     joined = processes.joined(processes.settings({}, os.environ))
     with joined, jax.default_matmul_precision("highest"):
