@@ -1,8 +1,8 @@
 """Two processes with four CPU devices each, which take the steps of small experiments together.
 
 `Pair` starts them and hands out what they found; each of them is `python -m jaxssl.bench.pair
-FOLDER STEPS NAME ...`, which writes FOLDER/NAME.npz as soon as an experiment is done, and ends where
-its standard input does: with the process that started it, however that one ended.
+FOLDER STEPS NAME ...`, which writes FOLDER/NAME.npz as soon as an experiment is done, and ends
+where its standard input does: with the process that started it, however that one ended.
 """
 
 import os
