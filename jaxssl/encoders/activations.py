@@ -23,8 +23,8 @@ def gelu(x: jax.Array, bias: jax.Array | float = 0.0) -> jax.Array:
     Returns:
       As x, in the same type.
 
-    >>> gelu(jnp.array([-1.0, 0.0, 1.0])).round(4)
-    Array([-0.1587,  0.    ,  0.8413], dtype=float32)
+    >>> [round(float(y), 4) for y in gelu(jnp.array([-1.0, 0.0, 1.0]))]
+    [-0.1587, 0.0, 0.8413]
     """
     y = _wide(x) + bias
     return (0.5 * y * (1 + jax.lax.erf(y * 0.5**0.5))).astype(x.dtype)
