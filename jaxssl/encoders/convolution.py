@@ -20,6 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROWS = 256  # of the left side of a product, at most, where one row of taps has fewer
+# Multiplications under which a gradient is left to XLA: it takes tens of milliseconds then in any
+# form, and the products take longer to compile.
+WORTH = 2**26
 
 
 def conv_general_dilated(
@@ -38,8 +41,8 @@ def conv_general_dilated(
       y[b, p, o] = sum_{q, i} x[b, q, i] W[q - p, i, o]
 
     is a product with a matrix that holds each tap of W at every pair of places it joins. Elsewhere
-    the gradient of W is a product on a CPU (`kernel_gradient`); forward-mode derivatives
-    (`jax.jvp`) are not defined then.
+    the gradient of W is a product on a CPU (`kernel_gradient`), unless it is small; forward-mode
+    derivatives (`jax.jvp`) are not defined then.
 
     Args:
       lhs: [B, *spatial, I].
@@ -119,6 +122,8 @@ def _backward(
     def by_products(lhs: jax.Array, g: jax.Array) -> jax.Array:
         return kernel_gradient(lhs, g, rhs.shape[:-2], plain)
 
+    if g.size * math.prod(rhs.shape[:-1]) < WORTH:
+        return of_image, by_xla(lhs, g)
     return of_image, jax.lax.platform_dependent(lhs, g, cpu=by_products, default=by_xla)
 
 

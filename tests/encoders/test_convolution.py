@@ -30,6 +30,12 @@ LARGE = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _in_products(monkeypatch):
+    """Every gradient is worth it, so that small ones show what large ones do."""
+    monkeypatch.setattr("jaxssl.encoders.convolution.WORTH", 0)
+
+
 def conv(own, window, strides, padding):
     kind = Conv if own else nn.Conv
     return kind(5, window, strides=strides, padding=padding, precision="highest")
@@ -66,6 +72,13 @@ def test_a_cpu_takes_no_convolution_for_the_gradient_of_a_kernel():
         for platform in ("cpu", "tpu", "cuda")
     }
     assert counts["cpu"] == 0 and counts["tpu"] > 0 and counts["cuda"] > 0
+
+
+def test_a_small_gradient_is_left_to_xla(monkeypatch):
+    monkeypatch.undo()
+    x, w = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+    fn = lambda w: convolution(x, w, Plain((1, 1), ((1, 1),) * 2)).sum()
+    assert jax.jit(jax.grad(fn)).lower(w).as_text().count("convolution") == 1
 
 
 def test_no_convolution_is_left_where_the_map_is_smaller_than_the_kernel():
