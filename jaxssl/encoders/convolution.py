@@ -3,8 +3,9 @@
 XLA exchanges image and kernel where the kernel is the larger of the two. On a CPU that leaves the
 fast code: a 3 x 3 convolution of a 3 x 2 map took twenty times as long as one of a 3 x 3 map. The
 gradient of every kernel is such a convolution, with the map for a kernel: for 3 x 3 on maps of
-32 x 32 x 64 it took sixteen times as long as the convolution itself, as a product 1.4 times.
-Inside a loop (microbatches) XLA's takes twelve times longer again, the product no longer.
+32 x 32 x 64 it took sixteen times as long as the convolution itself, as a product 1.4 times (4.3
+times without the large pages of `jaxssl.runtime`). Inside a loop (microbatches) XLA's takes twelve
+times longer again, the product no longer.
 """
 
 import functools
@@ -115,16 +116,16 @@ def _backward(
     lhs, rhs = kept
     (of_image,) = jax.linear_transpose(lambda x: _by_xla(x, rhs, plain), lhs)(g)
 
-    def by_xla(lhs: jax.Array, g: jax.Array) -> jax.Array:
+    def as_convolution(lhs: jax.Array, g: jax.Array) -> jax.Array:
         (found,) = jax.linear_transpose(lambda w: _by_xla(lhs, w, plain), rhs)(g)
         return found
 
-    def by_products(lhs: jax.Array, g: jax.Array) -> jax.Array:
+    def as_products(lhs: jax.Array, g: jax.Array) -> jax.Array:
         return kernel_gradient(lhs, g, rhs.shape[:-2], plain)
 
     if g.size * math.prod(rhs.shape[:-1]) < WORTH:
-        return of_image, by_xla(lhs, g)
-    return of_image, jax.lax.platform_dependent(lhs, g, cpu=by_products, default=by_xla)
+        return of_image, as_convolution(lhs, g)
+    return of_image, jax.lax.platform_dependent(lhs, g, cpu=as_products, default=as_convolution)
 
 
 convolution.defvjp(_forward, _backward)
