@@ -102,10 +102,12 @@ def compare(one, other):
 
 
 def compare_metrics(log, other):
+    """To 1e-5, relative; the norm of a gradient, a sum whose large parts cancel, to 1e-4."""
     for step, (a, b) in enumerate(zip(log, other, strict=True)):
         for metric in a:
+            close = 1e-4 if metric.startswith("gradient_norm") else 1e-5
             np.testing.assert_allclose(
-                b[metric], a[metric], rtol=1e-5, atol=1e-7, err_msg=f"step {step + 1}: {metric}"
+                b[metric], a[metric], rtol=close, atol=1e-7, err_msg=f"step {step + 1}: {metric}"
             )
 
 
