@@ -70,7 +70,9 @@ def adjust_hue(image: jax.Array, turn: jax.Array | float) -> jax.Array:
     # Back without a table: channel n is v - v s max(0, min(k, 4 - k, 1)), k = (n + 6 h) mod 6.
     channels = []
     for n in (5.0, 3.0, 1.0):
-        k = jnp.mod(n + sixths, 6.0)
+        # Not `jnp.mod`, which a CPU computes one number at a time.
+        k = n + sixths
+        k = k - 6.0 * jnp.floor(k / 6.0)
         channels.append(value - chroma * jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0))
     return _clip(jnp.stack(channels, axis=-1))
 
