@@ -17,7 +17,7 @@ from jaxssl.evals.subject import Change, Subject
 from jaxssl.naming import fold_name
 from jaxssl.views import colour, geometry
 
-# (key, image [h, w, c] in [0, 1], strength [n], scale) -> image, to be clipped. The scale is the
+# (key, planes [c, h, w] in [0, 1], strength [n], scale) -> planes, to be clipped. The scale is the
 # image's side over that of the images that the strengths are published for.
 Corrupt = Callable[[jax.Array, jax.Array, jax.Array, float], jax.Array]
 _PRECISE = jax.lax.Precision.HIGHEST
@@ -41,7 +41,7 @@ def _impulse_noise(key: jax.Array, x: jax.Array, c: jax.Array, scale: float) -> 
 
 def _gaussian_blur(key: jax.Array, x: jax.Array, c: jax.Array, scale: float) -> jax.Array:
     """A Gaussian of c pixels."""
-    half = math.ceil(3 * min(x.shape[:2]) / 32)  # three times the widest of either table
+    half = math.ceil(3 * min(x.shape[1:]) / 32)  # three times the widest of either table
     return colour.gaussian_blur(x, c[0] * scale, 2 * half + 1)
 
 
@@ -49,7 +49,7 @@ def _motion_blur(key: jax.Array, x: jax.Array, c: jax.Array, scale: float) -> ja
     """A Gaussian of c[1] pixels, cut at c[0] pixels, along a line within 45 degrees of level."""
     angle = jax.random.uniform(key, minval=-jnp.pi / 4, maxval=jnp.pi / 4)
     radius, sigma = jnp.ceil(c[0] * scale).astype(jnp.int32), c[1] * scale
-    y, x_ = jnp.meshgrid(jnp.arange(x.shape[0]), jnp.arange(x.shape[1]), indexing="ij")
+    y, x_ = jnp.meshgrid(*map(jnp.arange, x.shape[1:]), indexing="ij")
 
     def add(i: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         weight = jnp.exp(-0.5 * jnp.square(i / sigma))
@@ -66,11 +66,11 @@ def _fog(key: jax.Array, x: jax.Array, c: jax.Array, scale: float) -> jax.Array:
     f is a sum of noise on grids of 2, 4, 8, ... cells, bicubic between their nodes, each grid
     weaker than the one before by c[1].
     """
-    height, width, _ = x.shape
-    haze = jnp.zeros((height, width, 1))
+    _, height, width = x.shape
+    haze = jnp.zeros((1, height, width))
     for octave in range(1, int(math.log2(min(height, width))) + 1):
         nodes = 2**octave + 1
-        noise = jax.random.uniform(jax.random.fold_in(key, octave), (nodes, nodes, 1), minval=-1)
+        noise = jax.random.uniform(jax.random.fold_in(key, octave), (1, nodes, nodes), minval=-1)
         haze += _smooth(noise, height, width) / c[1] ** octave
     haze -= haze.min()
     most = x.max()
@@ -79,23 +79,22 @@ def _fog(key: jax.Array, x: jax.Array, c: jax.Array, scale: float) -> jax.Array:
 
 def _brightness(key: jax.Array, x: jax.Array, c: jax.Array, scale: float) -> jax.Array:
     """c is added to the value of HSV, the largest of the channels; hue and saturation stay."""
-    value = x.max(-1, keepdims=True)
+    value = x.max(0, keepdims=True)
     brighter = jnp.minimum(value + c[0], 1.0)
     return jnp.where(value > 0, x * brighter / jnp.maximum(value, 1e-6), brighter)
 
 
 def _contrast(key: jax.Array, x: jax.Array, c: jax.Array, scale: float) -> jax.Array:
     """c x + (1 - c) m, m the mean of each channel."""
-    mean = x.mean((0, 1), keepdims=True)
+    mean = x.mean((1, 2), keepdims=True)
     return c[0] * (x - mean) + mean
 
 
 def _elastic(key: jax.Array, x: jax.Array, c: jax.Array, scale: float) -> jax.Array:
     """A smooth displacement: Gaussian at 4 x 4 nodes, c of the side, bicubic between them."""
-    height, width, _ = x.shape
-    nodes = c[0] * min(height, width) * jax.random.normal(key, (4, 4, 2))
-    displacement = jnp.moveaxis(_smooth(nodes, height, width), -1, 0)
-    return geometry.warp(x, displacement=displacement, fill="edge")
+    _, height, width = x.shape
+    nodes = c[0] * min(height, width) * jax.random.normal(key, (2, 4, 4))
+    return geometry.warp(x, displacement=_smooth(nodes, height, width), fill="edge")
 
 
 def _pixelate(key: jax.Array, x: jax.Array, c: jax.Array, scale: float) -> jax.Array:
@@ -108,17 +107,18 @@ def _pixelate(key: jax.Array, x: jax.Array, c: jax.Array, scale: float) -> jax.A
         covered = jnp.minimum(pixel + 1, start + side) - jnp.maximum(pixel, start)
         return jnp.maximum(covered, 0) / side
 
-    return geometry.separable(x, weights(x.shape[0]), weights(x.shape[1]))
+    return geometry.separable(x, *map(weights, x.shape[1:]))
 
 
 def _jpeg(key: jax.Array, x: jax.Array, c: jax.Array, scale: float) -> jax.Array:
     """JPEG of the quality c, without its lossless coding and without subsampled chroma."""
-    height, width, channels = x.shape
+    channels, height, width = x.shape
+    grays = jnp.asarray([0.0, 128, 128])[:, None, None]
     x = 255 * x
     if channels == 3:
-        x = jnp.matmul(x, jnp.asarray(_YCC.T), precision=_PRECISE) + jnp.asarray([0.0, 128, 128])
-    x = jnp.pad(x, [(0, -height % 8), (0, -width % 8), (0, 0)], mode="edge") - 128
-    blocks = rearrange(x, "(h p) (w q) c -> h w c p q", p=8, q=8)
+        x = jnp.einsum("dc,chw->dhw", jnp.asarray(_YCC), x, precision=_PRECISE) + grays
+    x = jnp.pad(x, [(0, 0), (0, -height % 8), (0, -width % 8)], mode="edge") - 128
+    blocks = rearrange(x, "c (h p) (w q) -> h w c p q", p=8, q=8)
     dct = jnp.asarray(_DCT)
     found = jnp.einsum("up,hwcpq,vq->hwcuv", dct, blocks, dct, precision=_PRECISE)
     percent = jnp.where(c[0] < 50, 5000 / c[0], 200 - 2 * c[0])
@@ -126,16 +126,17 @@ def _jpeg(key: jax.Array, x: jax.Array, c: jax.Array, scale: float) -> jax.Array
     steps = jnp.clip(jnp.floor((tables * percent + 50) / 100), 1, 255)
     found = jnp.round(found / steps) * steps
     blocks = jnp.einsum("up,hwcuv,vq->hwcpq", dct, found, dct, precision=_PRECISE)
-    x = rearrange(blocks, "h w c p q -> (h p) (w q) c")[:height, :width] + 128
+    x = rearrange(blocks, "h w c p q -> c (h p) (w q)")[:, :height, :width] + 128
     if channels == 3:
-        x = x - jnp.asarray([0.0, 128, 128])
-        x = jnp.matmul(x, jnp.asarray(np.linalg.inv(_YCC).T, jnp.float32), precision=_PRECISE)
+        back = jnp.asarray(np.linalg.inv(_YCC), jnp.float32)
+        x = jnp.einsum("dc,chw->dhw", back, x - grays, precision=_PRECISE)
     return x / 255
 
 
 def _smooth(nodes: jax.Array, height: int, width: int) -> jax.Array:
-    """[g, g, c] at nodes -> [height, width, c], bicubic between them."""
-    along = lambda size: geometry.resize_weights(0, len(nodes), len(nodes), size, "bicubic")
+    """[c, g, g] at nodes -> [c, height, width], bicubic between them."""
+    count = nodes.shape[-1]
+    along = lambda size: geometry.resize_weights(0, count, count, size, "bicubic")
     return geometry.separable(nodes, along(height), along(width))
 
 
@@ -313,7 +314,8 @@ def _corrupted(
 
     def one(image: jax.Array, index: jax.Array) -> jax.Array:
         key = jax.random.fold_in(root, index)
-        found = CORRUPTIONS[name].apply(key, colour.to_float(image), strength, scale)
+        planes = jnp.moveaxis(colour.to_float(image), -1, 0)
+        found = jnp.moveaxis(CORRUPTIONS[name].apply(key, planes, strength, scale), 0, -1)
         # Counts of photons fall half-way between two levels: whichever way the compiler divides,
         # they go down.
         return jnp.round(255 * jnp.clip(found, 0, 1) - 1e-3).astype(jnp.uint8)

@@ -203,8 +203,9 @@ def _tokens(subject: Subject, batch: Mapping[str, jax.Array], grid: int) -> jax.
 def _cells(image: jax.Array, *, grid: int) -> jax.Array:
     """The pixels of each cell, in [0, 1]; an image that the grid does not divide is resized."""
     side = grid * -(-image.shape[1] // grid)
-    image = jax.vmap(lambda x: geometry.resize(x.astype(jnp.float32) / 255, side))(image)
-    return rearrange(image, "b (h p) (w q) c -> b (h w) (p q c)", h=grid, w=grid)
+    planes = jnp.moveaxis(image, -1, 1).astype(jnp.float32) / 255
+    planes = jax.vmap(lambda x: geometry.resize(x, side))(planes)
+    return rearrange(planes, "b c (h p) (w q) -> b (h w) (p q c)", h=grid, w=grid)
 
 
 def _grid(subject: Subject, source: Source) -> int:

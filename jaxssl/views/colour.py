@@ -1,7 +1,7 @@
 """What happens to the values of a view: jitter, grayscale, blur, solarisation, noise, normalising.
 
-Every function works on one image [h, w, c] in float32 with values in [0, 1], and c = 1 or 3. The
-formulas, and where values are clipped to [0, 1], are torchvision's.
+Every function works on the planes [c, h, w] of one image in float32 with values in [0, 1], and
+c = 1 or 3. The formulas, and where values are clipped to [0, 1], are torchvision's.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxssl.views.geometry import separable
+from jaxssl.views.geometry import MATMUL
 
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in a gray value (ITU-R 601)."""
@@ -21,10 +21,10 @@ def _clip(image: jax.Array) -> jax.Array:
 
 
 def luma(image: jax.Array) -> jax.Array:
-    """The gray value of each pixel, [h, w, c] -> [h, w, 1]; the image itself where c = 1."""
-    if image.shape[-1] == 1:
+    """The gray value of each pixel, [c, h, w] -> [1, h, w]; the image itself where c = 1."""
+    if len(image) == 1:
         return image
-    red, green, blue = image[..., 0:1], image[..., 1:2], image[..., 2:3]
+    red, green, blue = image[0:1], image[1:2], image[2:3]
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
@@ -55,9 +55,9 @@ def adjust_saturation(image: jax.Array, factor: jax.Array | float) -> jax.Array:
 
 def adjust_hue(image: jax.Array, turn: jax.Array | float) -> jax.Array:
     """Turn the hue of HSV by `turn`, a fraction of the full circle."""
-    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
-    value = image.max(axis=-1)
-    chroma = value - image.min(axis=-1)
+    red, green, blue = image
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     over = 1.0 / jnp.where(chroma > 0, chroma, 1.0)
     # Not `value == red`: where the compiler rounds one of the two differently, it takes the wrong
     # branch. At ties of these comparisons the branches agree.
@@ -74,7 +74,7 @@ def adjust_hue(image: jax.Array, turn: jax.Array | float) -> jax.Array:
         k = n + sixths
         k = k - 6.0 * jnp.floor(k / 6.0)
         channels.append(value - chroma * jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0))
-    return _clip(jnp.stack(channels, axis=-1))
+    return _clip(jnp.stack(channels))
 
 
 LINEAR_OPS = ("brightness", "contrast", "saturation", "additive")
@@ -91,7 +91,7 @@ def jitter(
     between the n others, so they run as n places before it and n after, one of each pair idle.
 
     Args:
-      image: [h, w, c].
+      image: [c, h, w].
       amounts: operation -> its amount; a subset of `LINEAR_OPS` and "hue".
       ranks: [len(amounts)] distinct numbers; the operations, in the order of `amounts`, run by
         ascending rank. None: in the order of `amounts`.
@@ -167,10 +167,13 @@ def blur_weights(sigma: jax.Array | float, size: int, taps: int) -> jax.Array:
 
 def gaussian_blur(image: jax.Array, sigma: jax.Array | float, taps: int) -> jax.Array:
     """Gaussian blur of σ pixels with `taps` (odd) taps an axis, as two matrix products."""
-    height, width, _ = image.shape
+    _, height, width = image.shape
     rows = blur_weights(sigma, height, taps)
     columns = rows if height == width else blur_weights(sigma, width, taps)
-    return separable(image, rows, columns)
+    # A product for each plane: in one product for all, an image would be copied to other places.
+    rows = jnp.broadcast_to(rows, (len(image), *rows.shape))
+    out = jnp.matmul(rows, image, precision=MATMUL)
+    return jnp.matmul(out, columns.T, precision=MATMUL)
 
 
 def solarize(image: jax.Array, threshold: float) -> jax.Array:
@@ -186,8 +189,9 @@ def gaussian_noise(key: jax.Array, image: jax.Array, sigma: jax.Array | float) -
 def normalize(
     image: jax.Array, mean: float | Sequence[float], std: float | Sequence[float]
 ) -> jax.Array:
-    """(x - mean) / std, per channel or with one number for all."""
-    return (image - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+    """(x - mean) / std of [..., c, h, w], per channel or with one number for all."""
+    shift, scale = (jnp.asarray(x, jnp.float32).reshape(-1, 1, 1) for x in (mean, std))
+    return (image - shift) / scale
 
 
 def to_float(image: jax.Array) -> jax.Array:

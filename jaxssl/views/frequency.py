@@ -26,7 +26,7 @@ def weights(source: int, size: int) -> np.ndarray:
 
 
 def low_frequency_crop(x: jax.Array, size: int) -> jax.Array:
-    """[..., h, w, c] -> [..., B, B, c] with B = `size`: the lowest frequencies of both axes.
+    """[..., h, w] -> [..., B, B] with B = `size`: the lowest frequencies of both axes.
 
     y = Re F_B^-1( B^2 / (h w) crop( F_hw(x) ) ), the crop to the indices 0, ..., B/2 - 1 and
     -B/2, ..., -1 of each axis. The mean stays the same, and B = h = w gives `x` itself. Reference:
@@ -37,15 +37,15 @@ def low_frequency_crop(x: jax.Array, size: int) -> jax.Array:
       x: pixels, any float dtype; the work is in float32.
       size: B, even and no more than h and w.
 
-    >>> low_frequency_crop(jnp.full((8, 8, 1), 0.5), 2)[..., 0].tolist()
+    >>> low_frequency_crop(jnp.full((8, 8), 0.5), 2).tolist()
     [[0.5, 0.5], [0.5, 0.5]]
     """
-    rows, columns = weights(x.shape[-3], size), weights(x.shape[-2], size)
+    rows, columns = weights(x.shape[-2], size), weights(x.shape[-1], size)
     x = x.astype(jnp.float32)
 
     def product(rows: np.ndarray, columns: np.ndarray) -> jax.Array:
         return jnp.einsum(
-            "ph,...hwc,qw->...pqc",
+            "ph,...hw,qw->...pq",
             jnp.asarray(rows, jnp.float32),
             x,
             jnp.asarray(columns, jnp.float32),

@@ -1,9 +1,10 @@
 """Where the pixels of a view come from: crops, resizing, flips, affine and elastic warps.
 
-Every function works on one image [h, w, c] in float32. Boxes and coordinates may be traced, shapes
-are static, so that `jax.vmap` over samples and views and `jax.jit` over a mesh apply, without any
-communication where the batch is sharded. Crops and resizing are products with dense, separable
-weights: antialiased, exact for whole-pixel moves, and fast on matrix units. Only a warp gathers.
+Every function works on the planes [c, h, w] of one image in float32: with channels last a CPU takes
+1.6 times as long for all views. Boxes and coordinates may be traced, shapes are static, so that
+`jax.vmap` over samples and views and `jax.jit` over a mesh apply, without any communication where
+the batch is sharded. Crops and resizing are products with dense, separable weights: antialiased,
+exact for whole-pixel moves, and fast on matrix units. Only a warp gathers.
 """
 
 import math
@@ -15,7 +16,8 @@ from jax import lax
 CROP_TRIES = 10
 """Candidate boxes of a random resized crop before the centre fallback."""
 
-_MATMUL = lax.Precision.HIGH
+MATMUL = lax.Precision.HIGH
+"""Precision of products with pixels."""
 
 
 def _hat(x: jax.Array) -> jax.Array:
@@ -62,16 +64,18 @@ def resize_weights(
 
 
 def separable(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Apply weights along both axes: [a, h], [b, w] on an image [h, w, c] -> [a, b, c]."""
-    height, width, channels = image.shape
-    out = jnp.matmul(rows, image.reshape(height, width * channels), precision=_MATMUL)
-    out = out.reshape(-1, width, channels)
-    return jnp.einsum("pw,awc->apc", columns, out, precision=_MATMUL)
+    """Apply weights along both axes: [a, h], [b, w] on planes [c, h, w] -> [c, a, b].
+
+    For many views of one image: under `jax.vmap` over weights alone the first is one large product.
+    """
+    out = jnp.einsum("ah,chw->acw", rows, image, precision=MATMUL)
+    out = jnp.einsum("acw,bw->acb", out, columns, precision=MATMUL)
+    return jnp.moveaxis(out, 1, 0)
 
 
 def resize(image: jax.Array, size: int, method: str = "bilinear") -> jax.Array:
-    """Antialiased resize of a whole image to [size, size, c]; the image itself where it fits."""
-    height, width, _ = image.shape
+    """Antialiased resize of a whole image to [c, size, size]; the image itself where it fits."""
+    _, height, width = image.shape
     if (height, width) == (size, size):
         return image
     return resized_crop(image, (0, 0, height, width), size, method)
@@ -80,13 +84,13 @@ def resize(image: jax.Array, size: int, method: str = "bilinear") -> jax.Array:
 def resized_crop(
     image: jax.Array, box: tuple[jax.Array | int, ...], size: int, method: str = "bilinear"
 ) -> jax.Array:
-    """Cut out `box` = (top, left, height, width), then resize it, antialiased, to [size, size, c].
+    """Cut out `box` = (top, left, height, width), then resize it, antialiased, to [c, size, size].
 
     Bicubic weights overshoot, so its result is clipped to [0, 1].
     """
     top, left, height, width = box
-    rows = resize_weights(top, height, image.shape[0], size, method)
-    columns = resize_weights(left, width, image.shape[1], size, method)
+    rows = resize_weights(top, height, image.shape[1], size, method)
+    columns = resize_weights(left, width, image.shape[2], size, method)
     out = separable(image, rows, columns)
     return jnp.clip(out, 0.0, 1.0) if method == "bicubic" else out
 
@@ -134,7 +138,7 @@ def sample_crop_box(
 def shifted_crop(
     image: jax.Array, top: jax.Array | int, left: jax.Array | int, size: int, fill: str = "zero"
 ) -> jax.Array:
-    """The [size, size, c] window whose corner is at (top, left), which may lie outside the image.
+    """The [c, size, size] window whose corner is at (top, left), which may lie outside the image.
 
     Outside there are zeros, the nearest pixel (`fill="edge"`) or the mirror image without a
     repeated border (`fill="reflect"`).
@@ -148,17 +152,17 @@ def shifted_crop(
             place = (source - 1) - jnp.abs((source - 1) - jnp.abs(place))
         return (place[:, None] == jnp.arange(source)).astype(image.dtype)
 
-    return separable(image, select(top, image.shape[0]), select(left, image.shape[1]))
+    return separable(image, select(top, image.shape[1]), select(left, image.shape[2]))
 
 
 def flip_horizontal(image: jax.Array) -> jax.Array:
     """Left becomes right."""
-    return image[:, ::-1]
+    return image[..., ::-1]
 
 
 def flip_vertical(image: jax.Array) -> jax.Array:
     """Up becomes down."""
-    return image[::-1]
+    return image[..., ::-1, :]
 
 
 def affine_inverse(
@@ -188,7 +192,7 @@ def elastic_displacement(nodes: jax.Array, size: int) -> jax.Array:
     (Simard, Steinkraus, Platt 2003, "Best practices for convolutional neural networks".)
     """
     up = resize_weights(0, nodes.shape[1], nodes.shape[1], size, "bicubic")
-    return jnp.einsum("ag,dgk,bk->dab", up, nodes, up, precision=_MATMUL)
+    return jnp.einsum("ag,dgk,bk->dab", up, nodes, up, precision=MATMUL)
 
 
 def warp(
@@ -198,16 +202,16 @@ def warp(
     displacement: jax.Array | None = None,
     fill: str = "zero",
 ) -> jax.Array:
-    """Resample an image [h, w, c] once, bilinearly, at inverse · (place - shift) + displacement.
+    """Resample an image [c, h, w] once, bilinearly, at inverse · (place - shift) + displacement.
 
     Args:
-      image: [h, w, c].
+      image: [c, h, w].
       inverse: [2, 2], as from `affine_inverse`; None is the identity.
       shift: how far the content moves, (x, y), as fractions of the width and height.
       displacement: [2, h, w], (x, y) in pixels, as from `elastic_displacement`.
       fill: outside the image, "zero" or the nearest pixel, "edge".
     """
-    height, width, _ = image.shape
+    _, height, width = image.shape
     y, x = jnp.meshgrid(
         jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
     )
@@ -221,22 +225,22 @@ def warp(
 
 
 def bilinear_at(image: jax.Array, y: jax.Array, x: jax.Array, fill: str = "zero") -> jax.Array:
-    """Bilinear values of an image [h, w, c] at pixel places y, x [a, b] -> [a, b, c].
+    """Bilinear values of an image [c, h, w] at pixel places y, x [a, b] -> [c, a, b].
 
     The four neighbours are gathered: measured 4 times faster on a CPU at 16 pixels than contracting
     dense weights, which cost the square of the number of pixels. Under `jax.vmap` over a sharded
     batch the gather stays on its device.
     """
-    height, width, channels = image.shape
+    channels, height, width = image.shape
     if fill == "edge":
         y, x = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
     top, left = jnp.floor(y), jnp.floor(x)
-    out = jnp.zeros((*y.shape, channels), image.dtype)
+    out = jnp.zeros((channels, *y.shape), image.dtype)
     for row in (top, top + 1):
         for column in (left, left + 1):
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
             weight = jnp.where(inside, _hat(y - row) * _hat(x - column), 0.0)
             i = jnp.clip(row, 0, height - 1).astype(jnp.int32)
             j = jnp.clip(column, 0, width - 1).astype(jnp.int32)
-            out = out + weight[..., None] * image[i, j]
+            out = out + weight * image[:, i, j]
     return out

@@ -90,7 +90,7 @@ def build(
         images, index = batch["image"], batch["index"]
         _check_images(images, mean, std)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-        pixels = colour.to_float(images)
+        pixels = jnp.moveaxis(colour.to_float(images), -1, -3)
         return {name: make_group(name, keys, pixels) for name in groups}
 
     def make_group(name: str, keys: jax.Array, pixels: jax.Array) -> jax.Array:
@@ -109,9 +109,10 @@ def build(
 
         # Samples outside, views inside: merging them as (b v) then keeps a sharded batch in place.
         try:
-            return jax.vmap(of_sample)(keys, pixels).astype(dtype)
+            found = jax.vmap(of_sample)(keys, pixels)
         except ConfigError as error:
             raise ConfigError(f"views.{name}.{error}") from None
+        return jnp.moveaxis(found, -3, -1).astype(dtype)
 
     return make
 
@@ -141,14 +142,15 @@ def evaluation_view(
     _check_images(image, mean, std)
 
     def view(one: jax.Array) -> jax.Array:
-        return colour.normalize(geometry.resize(colour.to_float(one), size), mean, std)
+        planes = jnp.moveaxis(colour.to_float(one), -1, 0)
+        return jnp.moveaxis(colour.normalize(geometry.resize(planes, size), mean, std), 0, -1)
 
     frames = image.reshape(-1, *image.shape[-3:])
     return jax.vmap(view)(frames).reshape(*image.shape[:-3], size, size, image.shape[-1])
 
 
 def _make_view(group: Group, key: jax.Array, image: jax.Array) -> jax.Array:
-    """One view [size, size, c] of one float image, not yet normalised; or one of all frames."""
+    """One view [c, size, size] of one float image, not yet normalised; or one of all frames."""
     transforms = dict(group.transforms)
     # A key depends on the name alone; folding all names at once compiles one hash, not one each.
     salts = np.array([zlib.crc32(name.encode()) for name in transforms], np.uint32)
@@ -195,7 +197,7 @@ def _warp(
     if affine:
         inverse, shift = affine.sample(keys["affine"])
     if elastic:
-        displacement = elastic.sample(keys["elastic"], image.shape[0])
+        displacement = elastic.sample(keys["elastic"], image.shape[-1])
     fill = (affine or elastic).fill  # type: ignore[union-attr]
     return geometry.warp(image, inverse, shift, displacement, fill)
 

@@ -22,15 +22,15 @@ def turned(image: jax.Array) -> jax.Array:
     representation learning by predicting image rotations", arXiv:1803.07728.
 
     Args:
-      image: [s, s, c], or the frames of a clip [T, s, s, c].
+      image: [c, s, s], or the frames of a clip [T, c, s, s].
 
     Returns:
-      [4, s, s, c] or [4, T, s, s, c].
+      [4, c, s, s] or [4, T, c, s, s].
 
-    >>> turned(jnp.array([[1, 2], [3, 4]])[..., None])[1, ..., 0].tolist()
+    >>> turned(jnp.array([[[1, 2], [3, 4]]]))[1, 0].tolist()
     [[2, 4], [1, 3]]
     """
-    return jnp.stack([jnp.rot90(image, number, (-3, -2)) for number in range(TURNS)])
+    return jnp.stack([jnp.rot90(image, number, (-2, -1)) for number in range(TURNS)])
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Tiles:
         return self.side * (size + self.jitter) + (self.side - 1) * self.gap
 
     def __call__(self, keys: jax.Array, image: jax.Array, size: int) -> jax.Array:
-        """[..., s, s, c], normalised, with a key for each tile -> [V, ..., size, size, c]."""
+        """[..., c, s, s], normalised, with a key for each tile -> [V, ..., c, size, size]."""
 
         def tile(key: jax.Array, number: jax.Array) -> jax.Array:
             place, colours = jax.random.split(fold_name(key, "tiles"))
@@ -80,13 +80,13 @@ class Tiles:
     def _recolour(self, key: jax.Array, tile: jax.Array) -> jax.Array:
         if self.colour == "shared":
             return tile
-        axes = tuple(range(tile.ndim - 1))
-        deviation = tile.std(axes)
+        axes = (*range(tile.ndim - 3), -2, -1)
+        deviation = tile.std(axes, keepdims=True)
         if self.colour == "normalized":
             # A tile of one colour has no contrast to bring to 1.
-            return (tile - tile.mean(axes)) / jnp.maximum(deviation, 1e-3)
+            return (tile - tile.mean(axes, keepdims=True)) / jnp.maximum(deviation, 1e-3)
         three_channels("tiles.colour", tile)
         which, pixels = jax.random.split(key)
         kept = jax.random.randint(which, (), 0, 3)
-        noise = NOISE * deviation[kept] * jax.random.normal(pixels, tile.shape)
-        return jnp.where(jnp.arange(3) == kept, tile, noise)
+        noise = NOISE * deviation.ravel()[kept] * jax.random.normal(pixels, tile.shape)
+        return jnp.where(jnp.arange(3)[:, None, None] == kept, tile, noise)

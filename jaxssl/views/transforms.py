@@ -1,9 +1,9 @@
 """The random transforms that a group of views may name, each a frozen dataclass of its fields.
 
-A transform is called as `transform(key, image)` on one image [h, w, c], float32 in [0, 1]; all its
-randomness comes from `key`. `Crop` and `PadCrop` bring an image to the view's size, so they take
-it too; `Affine` and `Elastic` only draw parameters, because one warp applies both. `TRANSFORMS`
-lists all by their name in a config, in the order of application.
+A transform is called as `transform(key, image)` on the planes [c, h, w] of one image, float32 in
+[0, 1]; all its randomness comes from `key`. `Crop` and `PadCrop` bring an image to the view's size,
+so they take it too; `Affine` and `Elastic` only draw parameters, because one warp applies both.
+`TRANSFORMS` lists all by their name in a config, in the order of application.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ def _between(draw: jax.Array, ends: tuple[float, float]) -> jax.Array:
 
 def three_channels(name: str, image: jax.Array) -> None:
     """Raise ConfigError, for the field `name`, unless the image has three channels."""
-    if image.shape[-1] != 3:
-        raise ConfigError(f"{name}: found images of {image.shape[-1]} channel(s), expected 3")
+    if image.shape[-3] != 3:
+        raise ConfigError(f"{name}: found images of {image.shape[-3]} channel(s), expected 3")
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Crop:
     method: str = choice("bilinear", *geometry.KERNELS)
 
     def __call__(self, key: jax.Array, image: jax.Array, size: int) -> jax.Array:
-        """[h, w, c] -> [size, size, c]."""
-        height, width, _ = image.shape
+        """[c, h, w] -> [c, size, size]."""
+        _, height, width = image.shape
         box = geometry.sample_crop_box(key, height, width, self.scale, self.ratio)
         return geometry.resized_crop(image, box, size, self.method)
 
@@ -61,8 +61,8 @@ class PadCrop:
     fill: str = choice("zero", "zero", "edge", "reflect")
 
     def __call__(self, key: jax.Array, image: jax.Array, size: int) -> jax.Array:
-        """[h, w, c] -> [size, size, c]."""
-        height, width, _ = image.shape
+        """[c, h, w] -> [c, size, size]."""
+        _, height, width = image.shape
         least = min(height, width)
         if size > least + 2 * self.padding:
             raise ConfigError(
@@ -87,7 +87,7 @@ class Flip:
     probability: float = probability(0.5)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        """[h, w, c] -> [h, w, c]."""
+        """[c, h, w] -> [c, h, w]."""
         return jnp.where(
             jax.random.uniform(key) < self.probability, geometry.flip_horizontal(image), image
         )
@@ -100,7 +100,7 @@ class VerticalFlip:
     probability: float = probability(0.5)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        """[h, w, c] -> [h, w, c]."""
+        """[c, h, w] -> [c, h, w]."""
         return jnp.where(
             jax.random.uniform(key) < self.probability, geometry.flip_vertical(image), image
         )
@@ -181,7 +181,7 @@ class Jitter:
     order: str = choice("random", "random", "fixed")
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        """[h, w, c] -> [h, w, c]."""
+        """[c, h, w] -> [c, h, w]."""
         draws = jax.random.uniform(key, (11,))
         idle = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0, "additive": 0.0}
         active = [(i, n) for i, n in enumerate(idle) if getattr(self, n) != (idle[n], idle[n])]
@@ -203,7 +203,7 @@ class Grayscale:
     probability: float = probability(0.1)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        """[h, w, c] -> [h, w, c]."""
+        """[c, h, w] -> [c, h, w]."""
         three_channels("grayscale", image)
         gray = colour.to_grayscale(image)
         return jnp.where(jax.random.uniform(key) < self.probability, gray, image)
@@ -224,8 +224,8 @@ class Blur:
     taps: int = odd_or_zero()
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        """[h, w, c] -> [h, w, c]."""
-        side = min(image.shape[:2])
+        """[c, h, w] -> [c, h, w]."""
+        side = min(image.shape[1:])
         taps = self.taps or max(3, side // 10 // 2 * 2 + 1)
         if taps // 2 >= side:
             raise ConfigError(f"blur.taps: found {taps}, expected < {2 * side} for views of {side}")
@@ -242,7 +242,7 @@ class Solarize:
     threshold: float = number(0.5, 0.0, 1.0)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        """[h, w, c] -> [h, w, c]."""
+        """[c, h, w] -> [c, h, w]."""
         out = colour.solarize(image, self.threshold)
         return jnp.where(jax.random.uniform(key) < self.probability, out, image)
 
@@ -254,7 +254,7 @@ class Noise:
     sigma: float = number(None, 0.0, 1.0)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        """[h, w, c] -> [h, w, c]."""
+        """[c, h, w] -> [c, h, w]."""
         strength, pixels = jax.random.split(key)
         return colour.gaussian_noise(pixels, image, self.sigma * jax.random.uniform(strength))
 
@@ -273,8 +273,8 @@ class LowFrequency:
     size: int = count(0, 0)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        """[h, w, c] -> [size, size, c]."""
-        most = min(image.shape[-3:-1])
+        """[c, h, w] -> [c, size, size]."""
+        most = min(image.shape[-2:])
         if not 2 <= self.size <= most or self.size % 2:
             raise ConfigError(
                 f"low_frequency.size: found {self.size}, expected an even number from 2 to {most},"
