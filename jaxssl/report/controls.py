@@ -1,7 +1,7 @@
 """What a run learned beyond its controls: the same evaluation at random start and on raw input."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -9,6 +9,7 @@ from jaxssl.report import human, plots
 from jaxssl.report.page import table, text
 
 CONTROLS = tuple(plots.CONTROLS)
+INTERVAL = "_interval"  # ends the name of half the width of another evaluation's interval
 
 
 def verdict(evals: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
@@ -67,8 +68,11 @@ def section(
     if not evals:
         return ["<h2>Controls</h2>", '<p class="soft">This run made no evaluations.</p>']
 
-    def number(x: Any) -> str:
-        return '<span class="soft">none</span>' if x is None else text(digits(x))
+    def number(name: str, who: str) -> str:
+        x, spread = evals[name].get(who), evals.get(f"{name}{INTERVAL}", {}).get(who)
+        if x is None:
+            return '<span class="soft">none</span>'
+        return text(digits(x)) + (f" &plusmn;&nbsp;{text(digits(spread))}" if spread else "")
 
     def difference(entry: Mapping[str, Any], control: str) -> str:
         if entry.get("trained") is None or entry.get(control) is None:
@@ -81,10 +85,11 @@ def section(
     rows = [
         [
             text(name) + (" (less is better)" if entry.get("better") == "lower" else ""),
-            f"<b>{number(entry.get('trained'))}</b>",
-            *(cell for c in shown for cell in (number(entry.get(c)), difference(entry, c))),
+            f"<b>{number(name, 'trained')}</b>",
+            *(cell for c in shown for cell in (number(name, c), difference(entry, c))),
         ]
         for name, entry in evals.items()
+        if not is_interval(name, evals)
     ]
     used = {name.partition("/")[0] for name in evals}
     ids = ", ".join(x for name, x in protocols.items() if name in used)
@@ -102,6 +107,15 @@ def section(
         if ids
         else "",
     ]
+
+
+def is_interval(name: str, names: Container[str]) -> bool:
+    """Whether the name is that of half the width of another's 95 % interval.
+
+    >>> is_interval("fewshot/1_shot_interval", ["fewshot/1_shot", "fewshot/1_shot_interval"])
+    True
+    """
+    return name.endswith(INTERVAL) and name.removesuffix(INTERVAL) in names
 
 
 def digits(x: float) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxssl.report import plots
+from jaxssl.report.controls import is_interval
 from jaxssl.report.page import drawing, text
 
 _MOST_CHARTS = 24
@@ -27,8 +28,12 @@ def series(metrics: Sequence[Mapping[str, Any]]) -> Series:
 
 
 def section(metrics: Sequence[Mapping[str, Any]], evals: Mapping[str, Any]) -> list[str]:
-    """A chart of each metric, by group, evaluations first and the total loss first of its group."""
+    """A chart of each metric, by group, evaluations first and the total loss first of its group.
+
+    But of no interval: its width is in the table of controls.
+    """
     found = series(metrics)
+    found = {name: points for name, points in found.items() if not is_interval(name, found)}
     # An evaluation made once is no curve.
     once = [n for n, points in found.items() if n.startswith("eval/") and len(points) == 1]
     groups: dict[str, list[str]] = {}

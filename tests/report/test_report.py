@@ -11,7 +11,7 @@ from PIL import Image
 
 from jaxssl.errors import ConfigError
 from jaxssl.evals import Features, knn
-from jaxssl.report import controls, features, page, plots, report, writers
+from jaxssl.report import controls, curves, features, page, plots, report, writers
 from jaxssl.report.samples import neighbours
 
 CONFIG = {
@@ -177,6 +177,19 @@ def test_alarms_are_one_line_for_each_kind_and_metric(tmp_path):
 )
 def test_verdict(entry, kind):
     assert controls.verdict({"an_eval": entry})[1] == kind
+
+
+def test_an_interval_is_a_part_of_its_evaluation():
+    evals = {
+        "fewshot/5_shot": {"trained": 0.7, "random_init": 0.6},
+        "fewshot/5_shot_interval": {"trained": 0.0125, "random_init": 0.02, "better": None},
+    }
+    found = html.unescape("".join(controls.section(evals)))
+    assert "0.7000 ±\xa00.0125" in found and "0.6000 ±\xa00.0200" in found
+    assert "interval" not in found
+    rows = [{"step": n, **{f"eval/{name}": 0.5 for name in evals}} for n in (1, 2)]
+    charts = "".join(curves.section(rows, evals))
+    assert "5_shot" in charts and "interval" not in charts
 
 
 def texts(svg):
