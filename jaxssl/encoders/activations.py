@@ -33,7 +33,9 @@ def gelu(x: jax.Array, bias: jax.Array | float = 0.0) -> jax.Array:
 @jax.checkpoint
 def swiglu(x: jax.Array, bias: jax.Array | float = 0.0) -> jax.Array:
     """silu(a) * b of x + bias = [a, b]: [..., 2 D] -> [..., D]. Shazeer 2020, arXiv:2002.05202."""
-    gate, value = jnp.split(_wide(x) + bias, 2, axis=-1)
+    # Halved before anything is widened: else a TPU writes the whole in float32 and reads it twice.
+    biases = jnp.split(jnp.broadcast_to(bias, x.shape[-1:]), 2)
+    gate, value = (_wide(y) + b for y, b in zip(jnp.split(x, 2, axis=-1), biases))
     return (nn.silu(gate) * value).astype(x.dtype)
 
 
