@@ -35,8 +35,8 @@ from jaxssl import encoders, heads, optim, schedules
 from jaxssl.by_name import build_by_name
 from jaxssl.errors import ConfigError, near
 from jaxssl.heads import linear
-from jaxssl.method import Aux, Batch, Info, Method, Optimizer, PyTree
-from jaxssl.methods import blocks, checks, encode
+from jaxssl.method import Aux, Batch, Info, Method, Optimizer, Pictures, PyTree
+from jaxssl.methods import blocks, checks, encode, pictures
 from jaxssl.methods.networks import DTYPES, Head, Networks
 from jaxssl.naming import fold_name
 from jaxssl.sharding import batch_sharded
@@ -75,8 +75,8 @@ def build(config: Any, info: Info) -> Method:
         params, stats = generator.init(key, x)
         whole = generator._replace(microbatches=1)  # an example may be smaller than their number
         given = {group: {"x": x[:, None]}}
-        draw = lambda: whole.outputs(params, stats, given, (IMAGE,), False)[0][IMAGE][group]
-        drawn = jax.eval_shape(draw).shape[2:]
+        image = lambda: whole.outputs(params, stats, given, (IMAGE,), False)[0][IMAGE][group]
+        drawn = jax.eval_shape(image).shape[2:]
         if drawn != x.shape[1:]:
             raise ConfigError(
                 f"student.decoder: found images {drawn}, expected {x.shape[1:]}, the view's"
@@ -84,6 +84,37 @@ def build(config: Any, info: Info) -> Method:
         judge, judge_stats = discriminator.init(fold_name(key, "discriminator"), x)
         judge, judge_stats = _named(judge), _named(judge_stats)
         return params | judge, {"batch_stats": {"student": stats | judge_stats}}
+
+    def draw(
+        params: PyTree, extra: PyTree, batch: Batch, key: jax.Array, step: jax.Array, train: bool
+    ) -> tuple[jax.Array, Mapping[str, jax.Array], jax.Array, PyTree]:
+        """Views, what the encoder sees of them, the images drawn [B, V, h, w, C], statistics."""
+        plain, _ = made.plain(key, batch)
+        block = made.for_student(key, batch, {group: plain[group]}, step)[group]
+        stats = extra["batch_stats"]["student"]
+        found, stats = generator.outputs(params, stats, {group: block}, (IMAGE,), train)
+        return plain[group]["x"], block, found[IMAGE][group], stats
+
+    def pretext(
+        params: PyTree, seen: Any, extra: PyTree, batch: Batch, key: jax.Array, step: jax.Array
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """The error in the hole, and that of its best colour, one for all samples and places."""
+        del seen
+        x, block, drawn, _ = draw(params, extra, batch, key, step, train=False)
+        hole = block["pixels"]
+        best = (x * hole[..., None]).sum((0, 1, 2, 3)) / jnp.maximum(hole.sum(), 1)
+        constant = jnp.broadcast_to(best, x.shape)
+        errors = (inpainting_error(image, x, hole) for image in (drawn, constant))
+        return {"hole": (next(errors), next(errors))}
+
+    def filled(
+        params: PyTree, seen: Any, extra: PyTree, batch: Batch, key: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        """The first view of each sample, as the encoder saw it, and with its hole filled."""
+        del seen
+        x, block, drawn, _ = draw(params, extra, batch, key, step, train=False)
+        done = jnp.where(block["pixels"][..., None], drawn, x)
+        return pictures.shown(jnp.stack([x[:, 0], block["x"][:, 0], done[:, 0]], 1), config)
 
     def loss(
         params: PyTree,
@@ -94,13 +125,8 @@ def build(config: Any, info: Info) -> Method:
         step: jax.Array,
     ) -> tuple[jax.Array, Aux]:
         del seen
-        plain, _ = made.plain(key, batch)
-        x = plain[group]["x"]
-        block = made.for_student(key, batch, {group: plain[group]}, step)[group]
+        x, block, drawn, stats = draw(params, extra, batch, key, step, train=True)
         hole = block["pixels"]
-        stats = extra["batch_stats"]["student"]
-        found, stats = generator.outputs(params, stats, {group: block}, (IMAGE,), train=True)
-        drawn = found[IMAGE][group]
         reconstruction = inpainting_error(
             drawn, x, hole, overlap=options["overlap"], overlap_weight=options["overlap_weight"]
         )
@@ -141,6 +167,8 @@ def build(config: Any, info: Info) -> Method:
         {},
         gradient_step(optimizers=("main", "discriminator")),
         _optimizers(config, options, shapes, info),
+        pretext,
+        {"hole": Pictures(pictures.RECONSTRUCTION, filled)},
     )
 
 

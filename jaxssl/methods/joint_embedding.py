@@ -207,21 +207,21 @@ class Wiring:
     def pictures(self) -> dict[str, Pictures]:
         """What the report shows: terms that draw images, and where the encoder attends."""
         shown = {
-            f"prediction of {term.name}": self._reconstruction(term)
+            f"prediction of {term.name}": self._predicted(term, paint)
             for term in self.terms
-            if pictures.is_reconstruction(term, self.config)
+            if (paint := pictures.painter(term, self.config))
         }
         images = len(self.info.shapes["image"]) == 3
         if getattr(self.networks.encoder, "class_token", False) and images:
             shown["attention"] = Pictures(pictures.ATTENTION, self._attended)
         return shown
 
-    def _reconstruction(self, term: terms.Term) -> Pictures:
+    def _predicted(self, term: terms.Term, paint: Callable[..., jax.Array]) -> Pictures:
         def make(*step: Any) -> jax.Array:
             params, seen, extra, batch, key, number = step
             scene = self._look(params, seen, extra, batch, key, number, train=False).scene
             clean = self.blocks.plain(key, batch)[0][term.student.groups[0]]["x"]
-            return pictures.reconstruction(term, scene, clean, self.config)
+            return paint(term, scene, clean, self.config)
 
         return Pictures(pictures.RECONSTRUCTION, make)
 

@@ -1,6 +1,7 @@
 """Pictures for a report: what was hidden and how it was filled in, where an encoder looks."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,18 +11,25 @@ from jaxssl.losses.reconstruction import EPSILON
 from jaxssl.methods import arguments
 from jaxssl.methods.arguments import INPUT, Hidden, Scene
 from jaxssl.methods.terms import Term
+from jaxssl.targets import colour_bins
 from jaxssl.targets.pixels import unpatchify
 
 RECONSTRUCTION = ("clean", "seen", "predicted")
 ATTENTION = ("view", "attention of the class token")
+TEMPERATURE = 0.38  # between the mean of the colours that are likely and the likeliest one
+
+# (term, scene of the step, clean views [B, V, ..., h, w, C], config) -> [B, 3, h, w, C] in [0, 1]
+Painter = Callable[[Term, Scene, jax.Array, Any], jax.Array]
 
 
-def is_reconstruction(term: Term, config: Any) -> bool:
-    """Whether a term predicts pixels."""
+def painter(term: Term, config: Any) -> Painter | None:
+    """What draws the prediction of a term: the first view of each sample, seen and predicted.
+
+    None where the term predicts nothing that is seen in an image.
+    """
     if term.teacher is None or term.teacher.who != INPUT:
-        return False
-    name: str = config.targets[term.teacher.output].name
-    return name == "pixels"
+        return None
+    return PAINTERS.get(config.targets[term.teacher.output].name)
 
 
 def reconstruction(term: Term, scene: Scene, clean: jax.Array, config: Any) -> jax.Array:
@@ -31,7 +39,7 @@ def reconstruction(term: Term, scene: Scene, clean: jax.Array, config: Any) -> j
     lent by the true patch.
 
     Args:
-      term: one that `is_reconstruction`.
+      term: one that predicts pixels.
       scene: of the step.
       clean: [B, V, h, w, C] or [B, V, t, h, w, C], the group's views, normalised.
       config: of the run.
@@ -53,7 +61,39 @@ def reconstruction(term: Term, scene: Scene, clean: jax.Array, config: Any) -> j
     blank = jnp.where(mask, 0.0, target)
     seen = jnp.where((seen == clean[:, 0]).all(), image(blank), seen)
     filled = image(jnp.where(mask, prediction, target))
-    return _shown(jnp.stack([clean[:, 0], seen, filled], 1), config)
+    return shown(jnp.stack([clean[:, 0], seen, filled], 1), config)
+
+
+def colouring(term: Term, scene: Scene, clean: jax.Array, config: Any) -> jax.Array:
+    """The first view of each sample, as the student saw it, and in the colours that it predicts.
+
+    A colour is the mean of the bins under their probabilities, sharpened by TEMPERATURE as in Zhang
+    et al., 2016, "Colorful image colorization", arXiv 1603.08511; luminance is the view's own.
+
+    Args:
+      term: one that predicts bins of colours.
+      scene, clean, config: as of `reconstruction`.
+
+    Returns:
+      [B, 3, h, w, 3] in [0, 1].
+    """
+    assert term.teacher is not None
+    target = config.targets[term.teacher.output]
+    bins = colour_bins.gamut(target.get("spacing", colour_bins.SPACING))
+    logits = scene.stack(term.student)[0][0].astype(jnp.float32)
+    ab = jax.nn.softmax(logits / TEMPERATURE) @ bins
+    batch, _, height, width, _ = clean.shape
+    ab = ab.reshape(batch, height // target.patch, width // target.patch, 2)
+    ab = jax.image.resize(ab, (batch, height, width, 2), "linear")
+    seen = scene.blocks[term.student.groups[0]]["x"][:, 0]
+    views = shown(jnp.stack([clean[:, 0], seen], 1), config)
+    luminance = colour_bins.lab(views[:, 0])[..., :1]
+    coloured = colour_bins.rgb(jnp.concatenate([luminance, ab], -1))
+    return jnp.concatenate([views, coloured[:, None]], 1)
+
+
+# target -> what draws its prediction.
+PAINTERS: dict[str, Painter] = {"pixels": reconstruction, "colour_bins": colouring}
 
 
 def attention(weights: jax.Array, clean: jax.Array, config: Any) -> jax.Array:
@@ -67,7 +107,7 @@ def attention(weights: jax.Array, clean: jax.Array, config: Any) -> jax.Array:
     Returns:
       [B, 2, h, w, C] in [0, 1].
     """
-    views = _shown(clean[:, :1], config)
+    views = shown(clean[:, :1], config)
     height, width, _ = views.shape[2:]
     rows, columns = (side // config.encoder.patch for side in (height, width))
     row = weights[:, 0].mean(1)[:, 0, -rows * columns :]
@@ -88,7 +128,7 @@ def _standardizes(term: Term) -> bool:
     return bool(term.arguments.get(parameter.name, parameter.default))
 
 
-def _shown(images: jax.Array, config: Any) -> jax.Array:
+def shown(images: jax.Array, config: Any) -> jax.Array:
     """[B, K, h, w, C] in [0, 1] of normalised images; of clips and volumes, the middle frame."""
     if images.ndim == 6:
         images = images[:, :, images.shape[2] // 2]

@@ -20,6 +20,8 @@ XYZ_OF_RGB = np.array(
     np.float32,
 )
 """Linear sRGB to CIE XYZ under the white point D65."""
+SPACING = 10.0
+"""Of the grid of bins, in units of Lab."""
 LEVELS = 52
 """Of each of red, green and blue, where bins are looked for."""
 
@@ -29,7 +31,7 @@ def build(
     mean: float | Sequence[float],
     std: float | Sequence[float],
     patch: int,
-    spacing: float = 10.0,
+    spacing: float = SPACING,
     neighbors: int = 5,
     sigma: float = 5.0,
 ) -> Target:
@@ -105,6 +107,29 @@ def lab(rgb: jax.Array) -> jax.Array:
     return jnp.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
+def rgb(lab: jax.Array) -> jax.Array:
+    """sRGB of CIE Lab colours, the inverse of `lab`; what sRGB does not have is clipped.
+
+    Args:
+      lab: [..., 3].
+
+    Returns:
+      [..., 3], float32, from 0 to 1.
+
+    >>> [round(float(x), 2) for x in rgb(jnp.array([53.24, 80.09, 67.2]))]
+    [1.0, 0.0, 0.0]
+    """
+    y = (lab[..., 0] + 16) / 116
+    f = jnp.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], axis=-1)
+    edge = 6 / 29
+    ratios = jnp.where(f > edge, f**3, 3 * edge**2 * (f - 4 / 29))
+    inverse = np.linalg.inv(XYZ_OF_RGB / XYZ_OF_RGB.sum(1)[:, None])
+    linear = jnp.einsum("...c,dc->...d", ratios, inverse, precision=jax.lax.Precision.HIGHEST)
+    linear = jnp.clip(linear, 0.0, 1.0)
+    bright = 1.055 * jnp.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
+    return jnp.where(linear <= 0.0031308, 12.92 * linear, bright)
+
+
 def gamut(spacing: float) -> np.ndarray:
     """Centres [K, 2] of the bins of the grid that some sRGB colour falls into, sorted.
 
@@ -113,7 +138,8 @@ def gamut(spacing: float) -> np.ndarray:
     """
     levels = np.linspace(0, 1, LEVELS, dtype=np.float32)
     cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
-    ab = np.asarray(lab(jnp.asarray(cube)))[:, 1:]
+    with jax.ensure_compile_time_eval():  # numbers, also within a traced function
+        ab = np.asarray(lab(jnp.asarray(cube)))[:, 1:]
     return (np.unique(np.round(ab / spacing).astype(np.int32), axis=0) * spacing).astype(np.float32)
 
 

@@ -17,6 +17,7 @@ from jaxssl.method import Info
 from jaxssl.methods.context_encoder import fooling_error, inpainting_error, telling_error
 from jaxssl.program import find_family
 from jaxssl.state import example_batch
+from jaxssl.targets import colour_bins
 
 B = 8
 KEY = jax.random.key(3)
@@ -275,3 +276,46 @@ def test_refused(changes, message):
     config = experiments.with_changes(config_of("context_encoder"), changes)
     with pytest.raises(ConfigError, match=message):
         shapes_of(config)
+
+
+def test_the_hole_is_judged_beside_one_colour_and_shown():
+    info, method, params, _, _ = game()
+    _, extra = jax.jit(method.init)(KEY, example_batch(info))
+    blank = jax.tree.map(jnp.zeros_like, params["decoder"]["image"])
+    flat = {**params, "decoder": {**params["decoder"], "image": blank}}
+    batch = batch_of(info)
+    error, constant = jax.jit(method.pretext)(flat, {}, extra, batch, KEY, jnp.int32(0))["hole"]
+    # An image of one colour is no better than the best such image, and worse by its distance.
+    assert 0 < constant < error
+    same = {**batch, "image": jnp.full_like(batch["image"], 77)}
+    assert jax.jit(method.pretext)(flat, {}, extra, same, KEY, jnp.int32(0))["hole"][1] < 1e-6
+    make = jax.jit(method.pictures["hole"].make)
+    clean, seen, filled = np.asarray(make(flat, {}, extra, batch, KEY, 0)).swapaxes(0, 1)
+    hole = np.zeros((16, 16, 1), bool)
+    hole[4:12, 4:12] = True
+    np.testing.assert_array_equal(np.where(hole, 0, seen), np.where(hole, 0, clean))
+    np.testing.assert_array_equal(np.where(hole, 0, filled), np.where(hole, 0, clean))
+    assert np.ptp(filled[:, 4:12, 4:12]) == 0 < np.ptp(clean[:, 4:12, 4:12])
+
+
+def test_predicted_colours_are_laid_over_the_luminance_of_the_view():
+    config = config_of("colorization")
+    info = info_of(config)
+    method = find_family(config.method).build(config, info)
+    params, extra = jax.jit(method.init)(KEY, example_batch(info))
+    # A classifier that is sure of one bin: the gray one, then the first of all.
+    bins = colour_bins.gamut(colour_bins.SPACING)
+    head = jax.tree.map(jnp.zeros_like, params["classifier"])
+    make = jax.jit(method.pictures["prediction of colours"].make)
+
+    def shown(bin):
+        certain = lambda x: x.at[bin].set(50.0) if x.shape == (len(bins),) else x
+        sure = {**params, "classifier": jax.tree.map(certain, head)}
+        return np.asarray(make(sure, {}, extra, batch_of(info), KEY, 0)).swapaxes(0, 1)
+
+    clean, seen, coloured = shown(int(np.flatnonzero((bins == 0).all(1))[0]))
+    assert np.ptp(seen, axis=-1).max() < 1e-5 < np.ptp(clean, axis=-1).max()
+    np.testing.assert_allclose(np.ptp(coloured, axis=-1), 0, atol=1e-3)
+    lightness = lambda image: np.asarray(colour_bins.lab(jnp.asarray(image)))[..., 0]
+    np.testing.assert_allclose(lightness(coloured), lightness(clean), atol=0.1)
+    assert np.ptp(shown(0)[2], axis=-1).max() > 0.1

@@ -113,6 +113,13 @@ def test_lab_of_known_colours():
     np.testing.assert_allclose(colour_bins.lab(rgb), expected, atol=0.02)
 
 
+def test_rgb_is_the_inverse_of_lab():
+    rgb = jnp.asarray(images(500, 3))
+    np.testing.assert_allclose(colour_bins.rgb(colour_bins.lab(rgb)), rgb, atol=1e-4)
+    clipped = colour_bins.rgb(jnp.array([50.0, 200.0, 0.0]))
+    np.testing.assert_allclose(clipped[:2], [1, 0], atol=1e-6)
+
+
 def test_bins_are_those_that_colours_fall_into():
     bins = colour_bins.gamut(10.0)
     assert len(bins) == len(np.unique(bins, axis=0)) == 260 == build("colour_bins", patch=1).width
