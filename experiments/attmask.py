@@ -47,6 +47,10 @@ def get_config(preset: str = "digits") -> ConfigDict:
         small = base.SMALL_VITS[preset] | dict(image_size=size, posemb="sincos2d")
         config.encoder = dict(name="vit", pool="cls", **small)
         config.views["global"].count = 2
+    if preset == "digits":
+        # The first gradients are hundreds of times the later ones, and Adam's second moment would
+        # remember them for the whole of a run as short as this.
+        config.optimizer.clip_norm = 0.3
     config.encoder.mask_token = True
     config.masks.hidden = dict(
         name="attention",
