@@ -14,8 +14,8 @@ scikit-learn's digits. The control hides a single patch, which its neighbours gi
 CIFAR-10 under $JAXSSL_DATA/cifar10.
 
 At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 5
-min 54 s on 2 CPU cores, 1 seed: kNN 28.2, linear 36.1; random init 28.0, 31.7; raw pixels 33.2,
-36.9; the control 29.1, 35.9.
+min 22 s on one of 2 CPU cores, 1 seed: kNN 28.6, linear 35.9; random init 28.0, 31.6; raw pixels
+33.2, 37.1; the control 28.8, 34.6.
 """
 
 import math
