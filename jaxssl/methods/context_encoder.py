@@ -104,8 +104,7 @@ def build(config: Any, info: Info) -> Method:
         hole = block["pixels"]
         best = (x * hole[..., None]).sum((0, 1, 2, 3)) / jnp.maximum(hole.sum(), 1)
         constant = jnp.broadcast_to(best, x.shape)
-        errors = (inpainting_error(image, x, hole) for image in (drawn, constant))
-        return {"hole": (next(errors), next(errors))}
+        return {"hole": (inpainting_error(drawn, x, hole), inpainting_error(constant, x, hole))}
 
     def filled(
         params: PyTree, seen: Any, extra: PyTree, batch: Batch, key: jax.Array, step: jax.Array
