@@ -105,6 +105,18 @@ def test_an_experiment_belongs_to_the_table_of_its_encoder():
         assert tables.of(experiments.load(name, tables.PRESET)) == table, name
 
 
+def test_a_tables_learning_rate_stands_for_the_presets_in_every_stage():
+    vit = tables.TABLES["comparison_vit"]
+    assert tables.load(experiments.FOLDER / "mae.py").optimizer.learning_rate == vit.rate
+    dbot = tables.load(experiments.FOLDER / "dbot.py")
+    rates = [s.config.optimizer.learning_rate for s in stages.resolve(dbot, experiments.FOLDER)]
+    assert rates == [("part", first, 2800, vit.rate) for first in (0, 1400)]
+    # What a stage has of its own stays.
+    beit = stages.resolve(tables.load(experiments.FOLDER / "beit.py"), experiments.FOLDER)
+    assert beit[0].config.optimizer.learning_rate[1] == 0.05
+    assert [stage.config.train.global_batch for stage in beit] == [256, 64]
+
+
 def test_a_table_has_overrides_of_its_own_and_a_control_comes_after_them():
     file = experiments.FOLDER / "mae.py"
     shared = tables.load(file).train.global_batch
@@ -122,12 +134,63 @@ def test_a_loss_that_reads_the_labels_is_told_from_one_that_does_not(tmp_path):
             pairs="single",
             labels=dict(batch="label"),
         )
-    assert budget.cost(config, 64) == budget.Cost(64.0, labels=True)
+    found = budget.cost(config, 64)
+    assert (found.amount, found.labels) == (64.0, True)
+
+
+def test_groups_of_views_that_pass_side_by_side_all_count(tmp_path):
+    config = tiny.load(tmp_path)
+    with config.unlocked():
+        vit = dict(width=8, depth=1, heads=2, patch=2, image_size=8)
+        config.encoder = dict(name="vit", **vit)
+        config.student.projector.norm = "layer"
+        config.views.local = dict(count=3, size=4, noise=dict(sigma=0.1))
+    assert budget.cost(config, 64).amount == 32 * (2 + 3 / 4)
+
+
+def staged(folder):
+    """A stage of 30 steps, one of 10 with twice the samples, and one that only evaluates."""
+    rate = ("warmup_cosine", 0.1, 4, 0.0)
+    part = lambda first: {"optimizer.learning_rate": ("part", first, 40, rate)}
+    more = {"train.steps": 10, "train.global_batch": 64}
+    return tiny.load(
+        folder,
+        stages=(
+            dict(name="a", changes={"train.steps": 30, **part(0)}),
+            dict(name="b", init_from="a", changes={**more, **part(30)}),
+            dict(name="c", init_from="b", changes={"train.steps": 0}),
+        ),
+    )
+
+
+def test_stages_share_a_budget_as_they_share_the_run(tmp_path):
+    """30 steps at 64 views and 10 at 128 are 3,200; half of that pays for half of each."""
+    config = staged(tmp_path)
+    found = budget.costs(config, 64)
+    assert [(cost.amount, cost.planned) for cost in found] == [(64.0, 30), (128.0, 10), (0.0, 0)]
+    lengths = budget.steps(1600, found)
+    assert lengths == [15, 5, 0]
+    assert not any(cost.labels for cost in found)
+
+    a, b, c = stages.resolve(
+        configs.merged(config, budget.changes(config, found, lengths)), tmp_path
+    )
+    assert [stage.config.train.steps for stage in (a, b, c)] == lengths and c.evaluates_only
+    assert (b.init_from, b.config.train.global_batch) == ("a", 64)
+    rate = ("warmup_cosine", 0.1, 2, 0.0)
+    assert a.config.optimizer.learning_rate == ("part", 0, 20, rate)
+    assert b.config.optimizer.learning_rate == ("part", 15, 20, rate)
+    # Only what the last stage leaves is judged.
+    assert a.config.evals.knn is None is b.config.evals.linear
+    assert c.config.evals.linear.to_dict() == {"c": 1.0, "max_iterations": 100}
+
+    with pytest.raises(ConfigError, match=r"--budget=200.*of one step"):
+        budget.steps(200, found)
 
 
 def test_what_cannot_be_counted_is_refused(tmp_path, monkeypatch):
     stages = tiny.load(tmp_path, stages=({"name": "a"}, {"name": "b"}))
-    with pytest.raises(ConfigError, match=r"stages.*one stage"):
+    with pytest.raises(ConfigError, match=r"stages: .*one stage"):
         budget.cost(stages, 64)
     monkeypatch.setattr(budget._Watch, "__call__", lambda self, call, a, k, _: call(*a, **k))
     with pytest.raises(ConfigError, match="no image enters an encoder"):
@@ -135,10 +198,10 @@ def test_what_cannot_be_counted_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_budget_is_never_exceeded():
-    assert budget.steps(1000, budget.Cost(64.0, labels=False)) == 15
-    assert budget.steps(960, budget.Cost(64.0, labels=False)) == 15
+    one = [budget.Cost(64.0, labels=False, planned=700)]
+    assert budget.steps(1000, one) == budget.steps(960, one) == [15]
     with pytest.raises(ConfigError, match=r"--budget=63.*64 of one step"):
-        budget.steps(63, budget.Cost(64.0, labels=False))
+        budget.steps(63, one)
 
 
 def test_only_the_length_the_warm_ups_and_the_evaluations_change(tmp_path):
@@ -147,7 +210,7 @@ def test_only_the_length_the_warm_ups_and_the_evaluations_change(tmp_path):
         config.optimizer.learning_rate = ("warmup_cosine", 0.1, 700, 0.01)
         heads = dict(match="projector", own_learning_rate=("warmup_linear", 0.2, 9))
         config.optimizer.groups = dict(heads=heads)
-    changed = budget.changes(config, 50)
+    changed = budget.changes(config, budget.costs(config, 64), [50])
     after = configs.merged(config, changed)
     assert after.optimizer.learning_rate == ("warmup_cosine", 0.1, 5, 0.01)
     assert after.optimizer.groups.heads.own_learning_rate == ("warmup_linear", 0.2, 5)
@@ -190,10 +253,11 @@ def test_runs_are_made_once_and_a_failure_ends_itself_alone(root, tmp_path, caps
     assert main(["--render", f"--workdir={folder}"], root) == 0
     text = (root / TABLE.record).read_text()
     (row,) = json.loads(text)["rows"]
-    assert (row["experiment"], row["steps"], row["cost_of_step"]) == ("small", 3, 16.0)
-    assert row["own_encoder"] and not row["labels"] and row["machines"] == ["a box"]
+    assert (row["experiment"], row["steps"], row["cost_of_step"]) == ("small", [3], [16.0])
+    assert row["own_encoder"] and row["own_data"] and not row["labels"]
+    assert row["machines"] == ["a box"]
     assert {len(v) for kinds in row["evals"].values() for v in kinds.values()} == {1}
-    assert str(tmp_path) not in text and "data" not in text
+    assert str(tmp_path) not in text and "data/" not in text
     assert main(["--check"], root) == 0
 
     # Runs of another budget never come into this folder.
@@ -276,8 +340,9 @@ def test_every_control_that_a_docstring_names_can_be_built(name):
 def leave(folder, name, seed, knn, status="finished", errors=None, **more):
     """A run as it is left behind."""
     facts = dict(experiment=name, seed=seed, table="comparison", budget=960.0)
-    facts |= dict(cost_of_step=64.0, steps=15)
-    facts |= dict(labels=False, own_encoder=False, machine="a box", recipe="r", config={"a": 1})
+    facts |= dict(cost_of_step=[64.0], steps=[15], own_data=False)
+    facts |= dict(labels=False, own_encoder=False, machine="a box", recipe="r")
+    facts |= dict(stages={"": {"a": 1}})
     workdir = folder / f"{name}-{seed}"
     workdir.mkdir(parents=True)
     write_json(one.facts_path(workdir), facts | more)
@@ -306,6 +371,43 @@ def test_a_control_that_hides_nothing_has_no_prediction_error(root, tmp_path):
     rows = {row["experiment"]: row for row in runs.collect(folder)["rows"]}
     assert rows["small"]["pretext"] == [0.5]
     assert rows["other"]["pretext"] == [None]
+
+
+def test_a_run_of_stages_is_judged_by_its_last_over_the_time_of_all(tmp_path):
+    parts = {"0-a": {"a": 1}, "1-b": {"b": 1}}
+    leave(tmp_path, "small", 0, 0.5, stages=parts)
+    workdir = tmp_path / "small-0"
+    (workdir / "summary.json").unlink()
+    for (part, config), knn, seconds in zip(parts.items(), (0.1, 0.7), (40.0, 20.0)):
+        (workdir / part).mkdir()
+        write_json(workdir / part / "config.json", config)
+        with pytest.raises(ConfigError, match="no finished run"):
+            runs.collect(tmp_path)
+        evals = {
+            name: {"trained": knn, "random_init": 0.4, "raw_input": 0.3}
+            for name in runs.METRICS.values()
+        }
+        write_summary(workdir / part, status="finished", step=9, seconds=seconds, evals=evals)
+    (row,) = runs.collect(tmp_path)["rows"]
+    assert row["evals"]["knn"]["trained"] == [0.7] and row["seconds"] == [60.0]
+
+
+def test_a_run_on_other_data_stands_beside_its_own_controls_alone(root, tmp_path):
+    leave(tmp_path, "small", 0, 0.5)
+    leave(tmp_path, "far", 2, 0.6, own_data=True)  # of its random init 0.44
+    assert main(["--render", f"--workdir={tmp_path}"], root) == 0
+    rows = {cells[0]: cells[1:] for cells in shown(root)}
+    assert list(rows) == [
+        "far ◇",
+        "[Small](experiments/small.py)",
+        "**random init**",
+        "**raw pixels**",
+    ]
+    assert rows["**random init**"][0] == "40.0"
+    assert "◇ judged on data of its own" in (root / "README.md").read_text()
+    fashion = tables.load(experiments.FOLDER / "self_distilled_pretraining.py")
+    assert tables.Table.has_own_data(fashion)
+    assert not tables.Table.has_own_data(tables.load(experiments.FOLDER / "beit.py"))
 
 
 def test_rows_are_sorted_and_marked_beside_the_controls(root, tmp_path):
@@ -468,7 +570,7 @@ def test_what_is_no_comparison_is_refused(root, tmp_path, capsys):
     assert main(["--render", f"--workdir={tmp_path / 'runs'}"], root) == 2
     # A folder with a run of an older config does not count as the run of today's.
     shutil.rmtree(tmp_path / "runs")
-    leave(tmp_path / "runs", "small", 0, 0.5, config={"a": 2})
+    leave(tmp_path / "runs", "small", 0, 0.5, stages={"": {"a": 2}})
     assert main(["--render", f"--workdir={tmp_path / 'runs'}"], root) == 2
     printed = capsys.readouterr().err.splitlines()
     assert "nowhere: no finished run" in printed[0]

@@ -14,7 +14,7 @@ from jaxssl import runtime
 if __name__ == "__main__":
     runtime.with_large_pages()  # before anything large is imported: it starts the process anew
 
-from jaxssl import cli, measurements, train
+from jaxssl import cli, measurements, stages, train
 from jaxssl import config as configs
 from jaxssl.compare import budget, tables
 from jaxssl.compare.tables import Table
@@ -73,21 +73,25 @@ def run(
       ConfigError, Diverged: as `jaxssl.train.run`.
     """
     plain = tables.load(file, overrides)
-    found = budget.cost(plain, budget.full_view(tables.PRESET), table.unit)
-    length = budget.steps(spend, found)
-    config = configs.merged(plain, {**budget.changes(plain, length), "train.seed": seed})
+    found = budget.costs(plain, budget.full_view(tables.PRESET), table.unit)
+    lengths = budget.steps(spend, found)
+    config = configs.merged(plain, {**budget.changes(plain, found, lengths), "train.seed": seed})
     facts: dict[str, Any] = {
         "experiment": name or plain.name,
         "seed": seed,
         "table": table.name,
         "budget": spend,
-        "cost_of_step": found.amount,
-        "steps": length,
-        "labels": found.labels,
+        "cost_of_step": [cost.amount for cost in found],
+        "steps": lengths,
+        "labels": any(cost.labels for cost in found),
         "own_encoder": not table.shares(plain),
+        "own_data": table.has_own_data(plain),
         "machine": machine or measurements.machine(),
-        "recipe": configs.fingerprint(configs.to_dict(plain)),
-        "config": configs.to_dict(config),
+        "recipe": tables.recipe(plain),
+        "stages": {
+            stage.folder.name if stage.name else "": configs.to_dict(stage.config)
+            for stage in stages.resolve(config, workdir)
+        },
     }
     workdir.parent.mkdir(parents=True, exist_ok=True)
     write_json(facts_path(workdir), facts)

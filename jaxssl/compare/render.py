@@ -19,11 +19,12 @@ WITHOUT = (
     "Each method beside its control, which lacks what makes the method (its docstring has the "
     "overrides), at the same budget and seeds (`--controls` with the command above):"
 )
-LOST, OWN, LABELS = "▼", "†", "‡"
+LOST, OWN, LABELS, ELSEWHERE = "▼", "†", "‡", "◇"
 NOTES = {
     LOST: "kNN at or below random init of the same run",
     OWN: "an encoder of its own",
     LABELS: "trained with labels",
+    ELSEWHERE: "judged on data of its own: beside its own controls alone",
 }
 # The figure's measures in pixels, and the colours of its kinds of bars.
 WIDTH, LEFT, RIGHT, TOP, ROW = 860, 220, 70, 78, 22
@@ -76,7 +77,10 @@ def block(
         spent, steps = "", ""
         if known:
             spent = human.duration(statistics.fmean(known["seconds"]))
-            steps = f"{known['steps']:,} × {known['cost_of_step']:.4g}"
+            steps = " + ".join(
+                f"{length:,} × {cost:.4g}"
+                for length, cost in zip(known["steps"], known["cost_of_step"], strict=True)
+            )
         cells.append(
             (
                 " ".join(filter(None, (row.link, row.marks))),
@@ -128,6 +132,9 @@ def _about(record: Mapping[str, Any]) -> str:
     kind = TABLES[record["table"]]
     words = f"`{record['preset']}`, {kind.spent(record['budget'])} a run"
     words += "".join(f", `{override}`" for override in kind.overrides)
+    if kind.rate:
+        rate = str(kind.rate).replace(" ", "")
+        words += f", the preset's learning rate replaced by `{rate}`"
     where = f" on {'; '.join(machines)}" if machines else ""
     flags = f"--seeds={','.join(map(str, seeds))} --budget={record['budget']:.0f}"
     command = f"python -m jaxssl.compare --table={kind.name} --workdir=runs/{kind.name} {flags}"
@@ -177,12 +184,12 @@ def _sorted(record: Mapping[str, Any], titles: Mapping[str, str]) -> list[Row]:
         name, trained = r["experiment"], {m: kinds["trained"] for m, kinds in r["evals"].items()}
         knn = r["evals"]["knn"]
         lost = statistics.fmean(knn["trained"]) <= statistics.fmean(knn["random_init"])
-        marks = {LOST: lost, OWN: r["own_encoder"], LABELS: r["labels"]}
+        marks = {LOST: lost, OWN: r["own_encoder"], LABELS: r["labels"], ELSEWHERE: r["own_data"]}
         title = titles.get(name, name)
         link = f"[{title}](experiments/{name}.py)" if name in titles else title
         rows.append(Row(title, link, "".join(m for m in marks if marks[m]), trained, r))
-    # The control of the encoder that is shared, where any method shares it.
-    shared = [r for r in done if not r["own_encoder"]] or done
+    # The control of the encoder and the data that are shared, where any method shares them.
+    shared = [r for r in done if not (r["own_encoder"] or r["own_data"])] or done
     for kind, name in CONTROLS.items() if done else ():
         rows.append(Row(name, f"**{name}**", "", _control(shared, kind), {}))
     return sorted(rows, key=lambda row: -row.knn)

@@ -27,6 +27,8 @@ from jaxssl.report.writers import read_json
 
 METRICS = {"knn": "knn/accuracy", "linear": "linear/accuracy", "rankme": "features/rankme"}
 KINDS = ("trained", "random_init", "raw_input")
+# What a row of the record takes from the facts of its runs.
+FIELDS = ("experiment", "recipe", "labels", "own_encoder", "own_data", "cost_of_step", "steps")
 
 
 class Run(NamedTuple):
@@ -116,7 +118,7 @@ def recipe(run: Run) -> str:
     Raises:
       ConfigError: the config cannot be loaded.
     """
-    return configs.fingerprint(configs.to_dict(tables.load(run.file, run.overrides)))
+    return tables.recipe(tables.load(run.file, run.overrides))
 
 
 def finished(run: Run, budget: float) -> bool:
@@ -261,10 +263,9 @@ def collect(folder: pathlib.Path) -> dict[str, Any]:
         if summary.get("status") not in ("finished", "failed") or not _is_own(workdir, facts):
             continue
         spent.add((facts["table"], facts["budget"]))
-        fields = ("experiment", "recipe", "labels", "own_encoder", "cost_of_step", "steps")
         row = rows.setdefault(
             facts["experiment"],
-            {name: facts[name] for name in fields}
+            {name: facts[name] for name in FIELDS}
             | {"seeds": [], "seconds": [], "machines": [], "diverged": {}}
             | {"evals": {m: {kind: [] for kind in KINDS} for m in METRICS}, "pretext": []},
         )
@@ -362,10 +363,19 @@ def _facts(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _summary(workdir: pathlib.Path) -> dict[str, Any]:
-    path = workdir / "summary.json"
-    return read_json(path) if path.exists() else {}
+    """That of the last stage, over the time of all; of one that is not finished, its own."""
+    found: list[dict[str, Any]] = []
+    for part in _facts(workdir).get("stages", ()):
+        path = workdir / part / "summary.json"
+        found.append(read_json(path) if path.exists() else {})
+        if found[-1].get("status") != "finished":
+            return found[-1]
+    return {**found[-1], "seconds": sum(one["seconds"] for one in found)} if found else {}
 
 
 def _is_own(workdir: pathlib.Path, facts: dict[str, Any]) -> bool:
     """Whether the workdir holds the run that its facts speak of, and no older one."""
-    return not configs.differences(read_json(workdir / "config.json"), facts["config"])
+    return not any(
+        configs.differences(read_json(workdir / part / "config.json"), config)
+        for part, config in facts["stages"].items()
+    )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxssl import base
+from jaxssl import base, stages
 from jaxssl import config as configs
 from jaxssl.errors import ConfigError, near
 
@@ -25,6 +25,8 @@ class Table(NamedTuple):
       budget: of a run.
       encoder: fields of the encoder that its experiments share.
       overrides: `--config.key=value` of every run, before those of a control.
+      rate: the learning rate that takes the place of the preset's own, in the run and in its
+        stages; () leaves it.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Table(NamedTuple):
     budget: float
     encoder: Mapping[str, Any]
     overrides: tuple[str, ...] = ()
+    rate: tuple[Any, ...] = ()
 
     @property
     def record(self) -> pathlib.Path:
@@ -57,6 +60,13 @@ class Table(NamedTuple):
         fields = config.encoder.to_dict()
         return all(fields.get(name) == value for name, value in self.encoder.items())
 
+    @staticmethod
+    def has_own_data(config: Any) -> bool:
+        """Whether what a config leaves is judged on other data than the preset's."""
+        last = stages.resolve(config, pathlib.Path())[-1].config
+        usual = base.vision(PRESET).data
+        return (last.data.source, last.data.path) != (usual.source, usual.path)
+
 
 def _vit() -> Mapping[str, Any]:
     """A size that a config shares, whatever else it asks of its vision transformer."""
@@ -69,10 +79,8 @@ def _convnet() -> Mapping[str, Any]:
 
 
 # The presets take batches for runs ten times as long. What follows a moving average needs steps.
-MANY_STEPS = (
-    "--config.train.global_batch=64",
-    "--config.optimizer.learning_rate=('warmup_cosine',1e-3,20,1e-6)",
-)
+MANY_STEPS = ("--config.train.global_batch=64",)
+SMALL_BATCH = ("warmup_cosine", 1e-3, 20, 1e-6)
 # Methods that hide patches need patches to hide: they are compared on the same vision transformer,
 # and by arithmetic, since decoders and patches left out make views cost more or less.
 TABLES: Mapping[str, Table] = {
@@ -86,6 +94,7 @@ TABLES: Mapping[str, Table] = {
             24_000,
             _vit(),
             MANY_STEPS,
+            SMALL_BATCH,
         ),
     )
 }
@@ -114,8 +123,35 @@ def load(file: pathlib.Path | str, overrides: Sequence[str] = ()) -> Any:
       ConfigError: the config cannot be loaded.
     """
     spec = f"{file}:{PRESET}"
-    shared = of(configs.load(spec)).overrides
-    return configs.load(spec, (*shared, *overrides))
+    table = of(configs.load(spec))
+    config = configs.load(spec, (*table.overrides, *overrides))
+    if not table.rate:
+        return config
+    old = base.vision(PRESET).optimizer.learning_rate
+    rate, plan = _replaced((config.optimizer.learning_rate, config.stages), old, table.rate)
+    return configs.merged(config, {"optimizer.learning_rate": rate, "stages": plan})
+
+
+def recipe(config: Any) -> str:
+    """A short hash of all that moves a parameter in the run of a config."""
+    if not config.stages:
+        return configs.fingerprint(configs.to_dict(config))
+    parts = [
+        (configs.fingerprint(configs.to_dict(stage.config)), stage.init_from, stage.take)
+        for stage in stages.resolve(config, pathlib.Path())
+    ]
+    return configs.fingerprint({"stages": parts})
+
+
+def _replaced(tree: Any, old: Any, new: Any) -> Any:
+    """Nested tuples and mappings with `new` wherever `old` stands."""
+    if tree == old:
+        return new
+    if isinstance(tree, tuple):
+        return tuple(_replaced(entry, old, new) for entry in tree)
+    if isinstance(tree, Mapping):
+        return {name: _replaced(entry, old, new) for name, entry in tree.items()}
+    return tree
 
 
 def of(config: Any) -> Table:
