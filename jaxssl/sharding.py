@@ -99,6 +99,15 @@ def batch_sharded(tree: PyTree) -> PyTree:
     return jax.tree.map(split, tree)
 
 
+def on_one_device() -> bool:
+    """Whether the mesh in use has a single device; without a mesh there is no other.
+
+    >>> on_one_device()
+    True
+    """
+    return jax.sharding.get_abstract_mesh().size <= 1
+
+
 def check_model_axis(count: int, of: str) -> None:
     """Refuses a mesh in use whose `model` axis would cut one of `count` things in two.
 

@@ -5,12 +5,13 @@ c = 1 or 3. The formulas, and where values are clipped to [0, 1], are torchvisio
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxssl.views.geometry import MATMUL
+from jaxssl.views.geometry import MATMUL, in_bands
 
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in a gray value (ITU-R 601)."""
@@ -88,7 +89,8 @@ def jitter(
 
     All but hue share one form, so a place in the order is a pick of coefficients and not a branch:
     under `jax.vmap` a branch would compute every operation at every place. Hue sits somewhere
-    between the n others, so they run as n places before it and n after, one of each pair idle.
+    between the n others, so they run as n places before it and n after, one of each pair idle, and
+    skipped where views are made one at a time.
 
     Args:
       image: [c, h, w].
@@ -107,11 +109,13 @@ def jitter(
     def places(image: jax.Array, active: dict[str, jax.Array | bool]) -> jax.Array:
         for place in range(len(linear)):
             a, b, d, e = jnp.float32(1.0), jnp.float32(0.0), jnp.float32(0.0), jnp.float32(0.0)
+            used = jnp.bool_(False)
             for name in linear:
                 here = (
                     sum((rank[other] < rank[name]).astype(jnp.int32) for other in linear) == place
                 )
                 here = here & active[name]
+                used = used | here
                 amount = amounts[name]
                 if name == "additive":
                     e = jnp.where(here, amount, e)
@@ -121,12 +125,9 @@ def jitter(
                     b = jnp.where(here, 1.0 - amount, b)
                 elif name == "contrast":
                     d = jnp.where(here, 1.0 - amount, d)
-            out = a * image + e
-            if "saturation" in linear:
-                out = out + b * luma(image)
-            if "contrast" in linear:
-                out = out + d * luma(image).mean()
-            image = _clip(out)
+            saturates, contrasts = "saturation" in linear, "contrast" in linear
+            coefficients = (a, b if saturates else None, d if contrasts else None, e)
+            image = _place(used, image, coefficients)
         return image
 
     if "hue" not in amounts:
@@ -134,6 +135,35 @@ def jitter(
     image = places(image, {n: rank[n] < rank["hue"] for n in linear})
     image = adjust_hue(image, amounts["hue"])
     return places(image, {n: rank[n] > rank["hue"] for n in linear})
+
+
+Coefficients = tuple[jax.Array, jax.Array | None, jax.Array | None, jax.Array]
+
+
+def _linear(image: jax.Array, coefficients: Coefficients) -> jax.Array:
+    """clip(a x + b gray(x) + d mean(gray(x)) + e); b and d may be absent."""
+    a, b, d, e = coefficients
+    out = a * image + e
+    if b is not None:
+        out = out + b * luma(image)
+    if d is not None:
+        out = out + d * luma(image).mean()
+    return _clip(out)
+
+
+@jax.custom_batching.custom_vmap
+def _place(used: jax.Array, image: jax.Array, coefficients: Coefficients) -> jax.Array:
+    """`_linear` where a place is used; else the image, which takes no time."""
+    return lax.cond(used, _linear, lambda image, _: image, image, coefficients)
+
+
+@_place.def_vmap
+def _places_of_many(
+    size: int, batched: Any, used: jax.Array, image: jax.Array, coefficients: Coefficients
+) -> tuple[jax.Array, bool]:
+    """Of many images an idle place is computed, too: a choice would keep XLA from fusing them."""
+    axes = jax.tree.map(lambda b: 0 if b else None, batched[1:])
+    return jax.vmap(_linear, tuple(axes), axis_size=size)(image, coefficients), True
 
 
 _ADJUST = {
@@ -145,11 +175,18 @@ _ADJUST = {
 }
 
 
-def blur_weights(sigma: jax.Array | float, size: int, taps: int) -> jax.Array:
+def blur_weights(
+    sigma: jax.Array | float,
+    size: int,
+    taps: int,
+    out: tuple[int, int] | None = None,
+    at: tuple[int, int] | None = None,
+) -> jax.Array:
     """Weights [size, size] of a Gaussian blur along one axis, the border mirrored without repeat.
 
     k(d) = exp(-d² / 2σ²) for |d| <= taps // 2, normalised to sum 1; σ in pixels. A mirrored pixel
-    adds its weight to the pixel that it mirrors, so rows sum to 1.
+    adds its weight to the pixel that it mirrors, so rows sum to 1. `out` and `at` are ranges of
+    rows and columns, where not all are asked for; those rows must have their weights in `at`.
     """
     half = taps // 2
 
@@ -157,23 +194,47 @@ def blur_weights(sigma: jax.Array | float, size: int, taps: int) -> jax.Array:
         inside = jnp.abs(offset) <= half
         return jnp.where(inside, jnp.exp(-0.5 * jnp.square(offset / sigma)), 0.0)
 
-    out, at = jnp.arange(size)[:, None], jnp.arange(size)[None, :]
-    direct = kernel(out - at)
-    before = jnp.where(at > 0, kernel(out + at), 0.0)
-    after = jnp.where(at < size - 1, kernel(2 * (size - 1) - at - out), 0.0)
+    row = jnp.arange(*(out or (0, size)))[:, None]
+    column = jnp.arange(*(at or (0, size)))[None, :]
+    direct = kernel(row - column)
+    before = jnp.where(column > 0, kernel(row + column), 0.0)
+    after = jnp.where(column < size - 1, kernel(2 * (size - 1) - column - row), 0.0)
     weights = direct + before + after
     return weights / weights.sum(axis=1, keepdims=True)
 
 
 def gaussian_blur(image: jax.Array, sigma: jax.Array | float, taps: int) -> jax.Array:
-    """Gaussian blur of σ pixels with `taps` (odd) taps an axis, as two matrix products."""
+    """Gaussian blur of σ pixels with `taps` (odd) taps an axis, as matrix products.
+
+    Of many images, under `jax.vmap`, as two with all weights; of a single one in bands.
+    """
     _, height, width = image.shape
-    rows = blur_weights(sigma, height, taps)
-    columns = rows if height == width else blur_weights(sigma, width, taps)
-    # A product for each plane: in one product for all, an image would be copied to other places.
-    rows = jnp.broadcast_to(rows, (len(image), *rows.shape))
-    out = jnp.matmul(rows, image, precision=MATMUL)
-    return jnp.matmul(out, columns.T, precision=MATMUL)
+
+    def dense(image: jax.Array, sigma: jax.Array) -> jax.Array:
+        rows = blur_weights(sigma, height, taps)
+        columns = rows if height == width else blur_weights(sigma, width, taps)
+        # A product for each plane: in one for all, an image would be copied to other places.
+        rows = jnp.broadcast_to(rows, (len(image), *rows.shape))
+        out = jnp.matmul(rows, image, precision=MATMUL)
+        return jnp.matmul(out, columns.T, precision=MATMUL)
+
+    @jax.custom_batching.custom_vmap
+    def blurred(image: jax.Array, sigma: jax.Array) -> jax.Array:
+        for along in (-2, -1):
+            size = image.shape[along]
+
+            def band(first: int, stop: int, size: int = size) -> tuple[int, jax.Array]:
+                at = max(0, first - taps // 2), min(size, stop + taps // 2)
+                return at[0], blur_weights(sigma, size, taps, (first, stop), at)
+
+            image = in_bands(image, size, along, band)
+        return image
+
+    @blurred.def_vmap
+    def of_many(count: int, batched: Any, *args: jax.Array) -> tuple[jax.Array, bool]:
+        return jax.vmap(dense, [0 if b else None for b in batched], axis_size=count)(*args), True
+
+    return blurred(image, jnp.asarray(sigma))
 
 
 def solarize(image: jax.Array, threshold: float) -> jax.Array:

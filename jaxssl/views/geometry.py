@@ -3,11 +3,14 @@
 Every function works on the planes [c, h, w] of one image in float32: with channels last a CPU takes
 1.6 times as long for all views. Boxes and coordinates may be traced, shapes are static, so that
 `jax.vmap` over samples and views and `jax.jit` over a mesh apply, without any communication where
-the batch is sharded. Crops and resizing are products with dense, separable weights: antialiased,
-exact for whole-pixel moves, and fast on matrix units. Only a warp gathers.
+the batch is sharded. Crops and resizing are products with separable weights: antialiased and exact
+for whole-pixel moves. Of many images, under `jax.vmap`, they are dense, which is fast on matrix
+units; of a single one a CPU takes bands of them (`in_bands`). Only a warp gathers.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,9 @@ CROP_TRIES = 10
 
 MATMUL = lax.Precision.HIGH
 """Precision of products with pixels."""
+
+BAND = 32
+"""Places of the result that one product of a band makes."""
 
 
 def _hat(x: jax.Array) -> jax.Array:
@@ -35,6 +41,9 @@ def _cubic(x: jax.Array) -> jax.Array:
 
 KERNELS = {"bilinear": _hat, "bicubic": _cubic}
 """Resampling method -> interpolation kernel."""
+
+REACH = {"bilinear": 1.0, "bicubic": 2.0}
+"""Resampling method -> where its kernel ends."""
 
 
 def resize_weights(
@@ -54,11 +63,29 @@ def resize_weights(
     >>> (7 * resize_weights(0, 4, 4, 2)).round().tolist()
     [[3.0, 3.0, 1.0, 0.0], [0.0, 1.0, 3.0, 3.0]]
     """
-    scale = jnp.asarray(extent, jnp.float32) / size
-    centre = start + (jnp.arange(size) + 0.5) * scale
-    pixel = jnp.arange(source) + 0.5
-    weights = KERNELS[method]((pixel - centre[:, None]) / jnp.maximum(scale, 1.0))
-    inside = (pixel > start) & (pixel < start + extent)
+    return _weights(_Axis(start, extent), jnp.arange(source), jnp.arange(size), size, method)
+
+
+class _Axis(NamedTuple):
+    """What a crop keeps of one axis, and whether it turns it around."""
+
+    start: jax.Array | float
+    extent: jax.Array | float
+    mirrored: jax.Array | bool = False
+
+    def centres(self, out: jax.Array, size: int) -> jax.Array:
+        """Where the pixels `out` of `size` lie in the image."""
+        out = jnp.where(self.mirrored, size - 1 - out, out)
+        return self.start + (out + 0.5) * (jnp.asarray(self.extent, jnp.float32) / size)
+
+
+def _weights(axis: _Axis, pixels: jax.Array, out: jax.Array, size: int, method: str) -> jax.Array:
+    """The weights of `resize_weights` for some pixels of both sides, [out, pixels]."""
+    scale = jnp.asarray(axis.extent, jnp.float32) / size
+    pixel = pixels + 0.5
+    distance = pixel - axis.centres(out, size)[:, None]
+    weights = KERNELS[method](distance / jnp.maximum(scale, 1.0))
+    inside = (pixel > axis.start) & (pixel < axis.start + axis.extent)
     weights = jnp.where(inside, weights, 0.0)
     return weights / weights.sum(axis=1, keepdims=True)
 
@@ -82,17 +109,117 @@ def resize(image: jax.Array, size: int, method: str = "bilinear") -> jax.Array:
 
 
 def resized_crop(
-    image: jax.Array, box: tuple[jax.Array | int, ...], size: int, method: str = "bilinear"
+    image: jax.Array,
+    box: tuple[jax.Array | int, ...],
+    size: int,
+    method: str = "bilinear",
+    *,
+    most: tuple[int, ...] = (),
+    mirrored: tuple[jax.Array | bool, ...] = (False, False),
 ) -> jax.Array:
     """Cut out `box` = (top, left, height, width), then resize it, antialiased, to [c, size, size].
 
     Bicubic weights overshoot, so its result is clipped to [0, 1].
+
+    Args:
+      image: [c, h, w].
+      box: in pixels.
+      size: of the result.
+      method: of `KERNELS`.
+      most: (height, width) that no box exceeds; default the image's.
+      mirrored: whether the result is turned upside down, and left to right.
     """
-    top, left, height, width = box
-    rows = resize_weights(top, height, image.shape[1], size, method)
-    columns = resize_weights(left, width, image.shape[2], size, method)
-    out = separable(image, rows, columns)
+    _, *sides = image.shape
+    most = most or tuple(sides)
+
+    def axes(box: jax.Array, mirrored: jax.Array) -> list[_Axis]:
+        return [_Axis(box[i], box[2 + i], mirrored[i]) for i in range(2)]
+
+    def dense(image: jax.Array, box: jax.Array, mirrored: jax.Array) -> jax.Array:
+        rows, columns = (
+            _weights(axis, jnp.arange(side), jnp.arange(size), size, method)
+            for axis, side in zip(axes(box, mirrored), sides, strict=True)
+        )
+        return separable(image, rows, columns)
+
+    @jax.custom_batching.custom_vmap
+    def resampled(image: jax.Array, box: jax.Array, mirrored: jax.Array) -> jax.Array:
+        for i, axis in enumerate(axes(box, mirrored)):
+            image = _resampled(image, axis, i - 2, size, method, most[i])
+        return image
+
+    @resampled.def_vmap
+    def of_many(count: int, batched: Any, *args: jax.Array) -> tuple[jax.Array, bool]:
+        return jax.vmap(dense, [0 if b else None for b in batched], axis_size=count)(*args), True
+
+    out = resampled(image, jnp.stack(box), jnp.stack(mirrored))
     return jnp.clip(out, 0.0, 1.0) if method == "bicubic" else out
+
+
+def _resampled(
+    image: jax.Array, axis: _Axis, along: int, size: int, method: str, most: int
+) -> jax.Array:
+    """One axis of [c, h, w], -2 or -1, resampled to `size`; `most` is the largest extent."""
+    # The box alone, which the other axis need not look beyond.
+    source = min(image.shape[along], most)
+    first = jnp.clip(axis.start, 0, image.shape[along] - source)
+    image = lax.dynamic_slice_in_dim(image, first, source, along)
+    axis = axis._replace(start=axis.start - first)
+    largest = max(1.0, most / size)
+    reach = REACH[method] * largest
+
+    def band(first: int, stop: int) -> tuple[jax.Array, jax.Array]:
+        out = jnp.arange(first, stop)
+        ends = axis.centres(jnp.array([first, stop - 1]), size)
+        width = min(source, math.ceil((stop - first) * largest + 2 * reach) + 2)
+        begin = jnp.floor(ends.min() - reach - 0.5).astype(jnp.int32)
+        begin = jnp.clip(begin, 0, source - width)
+        return begin, _weights(axis, begin + jnp.arange(width), out, size, method)
+
+    return in_bands(image, size, along, band)
+
+
+def in_bands(
+    image: jax.Array,
+    size: int,
+    along: int,
+    band: Callable[[int, int], tuple[jax.Array | int, jax.Array]],
+) -> jax.Array:
+    """Products along one axis of [c, h, w], -2 or -1, with weights that are zero but in a band.
+
+    Args:
+      image: the planes.
+      size: of the axis afterwards.
+      along: the axis.
+      band: the first and the last but one of some places of the result -> the first pixel that
+        they read, and their weights [places, pixels].
+    """
+    parts = []
+    for first in range(0, size, BAND):
+        begin, weights = band(first, min(first + BAND, size))
+        window = lax.dynamic_slice_in_dim(image, begin, weights.shape[1], along)
+        if along == -2:
+            # A product for each plane: in one for all, an image would be copied to other places.
+            planes = jnp.broadcast_to(weights, (len(image), *weights.shape))
+            parts.append(jnp.matmul(planes, window, precision=MATMUL))
+        else:
+            parts.append(jnp.matmul(window, weights.T, precision=MATMUL))
+    return jnp.concatenate(parts, along)
+
+
+def largest_crop(
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, int]:
+    """The (height, width) that no box of `sample_crop_box` exceeds.
+
+    >>> largest_crop(256, 256, (0.05, 0.3), (3 / 4, 4 / 3))
+    (163, 163)
+    """
+    area = scale[1] * height * width
+    tall, wide = math.sqrt(area / ratio[0]), math.sqrt(area * ratio[1])
+    if tall > height or wide > width:  # a candidate may not fit, and then the box is another one
+        return height, width
+    return min(height, math.ceil(tall)), min(width, math.ceil(wide))
 
 
 def sample_crop_box(

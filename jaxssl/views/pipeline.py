@@ -1,5 +1,6 @@
 """From a config of view groups to one pure function that makes all views of a batch."""
 
+import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,12 +11,17 @@ import numpy as np
 
 from jaxssl.errors import ConfigError, near
 from jaxssl.param_groups import plain
+from jaxssl.sharding import on_one_device
 from jaxssl.views import colour, geometry
 from jaxssl.views.fields import parse, whole
 from jaxssl.views.shared import TURNS, Tiles, turned
 from jaxssl.views.transforms import TRANSFORMS, Affine, Elastic
 
 MakeViews = Callable[[jax.Array, Mapping[str, jax.Array]], dict[str, jax.Array]]
+Map = Callable[[Callable[[jax.Array], jax.Array]], Callable[[jax.Array], jax.Array]]
+# Side of a view in pixels from which on a single CPU device makes one at a time: it stays in the
+# cache from one transform to the next, and what a draw leaves out is not computed.
+LARGE = 64
 FIELDS = ("count", "size", "turns", "tiles", *TRANSFORMS)
 
 
@@ -99,17 +105,24 @@ def build(
         def view(key: jax.Array, image: jax.Array) -> jax.Array:
             return colour.normalize(_make_view(group, key, image), mean, std)
 
-        def of_sample(key: jax.Array, image: jax.Array) -> jax.Array:
+        def of_sample(many: Map, key: jax.Array, image: jax.Array) -> jax.Array:
             own = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
             if group.turns:
                 return turned(view(own[0], image))
             if group.tiles:
                 return group.tiles(own, view(own[0], image), group.size)
-            return jax.vmap(view, (0, None))(own, image)
+            return many(lambda key: view(key, image))(own)
+
+        def one_by_one(keys: jax.Array, pixels: jax.Array) -> jax.Array:
+            return jax.lax.map(lambda sample: of_sample(_loop, *sample), (keys, pixels))
 
         # Samples outside, views inside: merging them as (b v) then keeps a sharded batch in place.
+        together = jax.vmap(functools.partial(of_sample, jax.vmap))
         try:
-            found = jax.vmap(of_sample)(keys, pixels)
+            if group.drawn >= LARGE and on_one_device():
+                found = jax.lax.platform_dependent(keys, pixels, cpu=one_by_one, default=together)
+            else:
+                found = together(keys, pixels)
         except ConfigError as error:
             raise ConfigError(f"views.{name}.{error}") from None
         return jnp.moveaxis(found, -3, -1).astype(dtype)
@@ -149,6 +162,11 @@ def evaluation_view(
     return jax.vmap(view)(frames).reshape(*image.shape[:-3], size, size, image.shape[-1])
 
 
+def _loop(fn: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """As `jax.vmap(fn)`, one after another."""
+    return lambda xs: jax.lax.map(fn, xs)
+
+
 def _make_view(group: Group, key: jax.Array, image: jax.Array) -> jax.Array:
     """One view [c, size, size] of one float image, not yet normalised; or one of all frames."""
     transforms = dict(group.transforms)
@@ -171,9 +189,12 @@ def _transform(
 ) -> jax.Array:
     """All transforms of one float image, in their order."""
     rest = dict(transforms)
-    cut = "crop" if "crop" in rest else "pad_crop"
-    if cut in rest:
-        image = rest.pop(cut)(keys[cut], image, size)
+    if "crop" in rest:  # which flips at no cost
+        flips = ("vertical_flip", "flip")
+        mirrored = [rest.pop(n).draw(keys[n]) if n in rest else False for n in flips]
+        image = rest.pop("crop")(keys["crop"], image, size, tuple(mirrored))
+    elif "pad_crop" in rest:
+        image = rest.pop("pad_crop")(keys["pad_crop"], image, size)
     else:
         image = geometry.resize(image, size)
     affine, elastic = rest.pop("affine", None), rest.pop("elastic", None)

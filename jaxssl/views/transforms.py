@@ -6,6 +6,7 @@ so they take it too; `Affine` and `Elastic` only draw parameters, because one wa
 `TRANSFORMS` lists all by their name in a config, in the order of application.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -19,6 +20,17 @@ from jaxssl.views.fields import around, choice, count, interval, number, odd_or_
 def _between(draw: jax.Array, ends: tuple[float, float]) -> jax.Array:
     """A uniform draw in [0, 1), moved to the interval."""
     return ends[0] + (ends[1] - ends[0]) * draw
+
+
+def _perhaps(
+    chosen: jax.Array, change: Callable[[jax.Array], jax.Array], image: jax.Array
+) -> jax.Array:
+    """`change(image)` where it was chosen, else the image as it is.
+
+    A branch: what is not taken costs nothing where views are made one at a time, and is a choice
+    between two computed images under `jax.vmap`.
+    """
+    return jax.lax.cond(chosen, change, lambda image: image, image)
 
 
 def three_channels(name: str, image: jax.Array) -> None:
@@ -41,11 +53,18 @@ class Crop:
     ratio: tuple[float, float] = interval((3 / 4, 4 / 3), 1e-3, 1e3)
     method: str = choice("bilinear", *geometry.KERNELS)
 
-    def __call__(self, key: jax.Array, image: jax.Array, size: int) -> jax.Array:
-        """[c, h, w] -> [c, size, size]."""
+    def __call__(
+        self,
+        key: jax.Array,
+        image: jax.Array,
+        size: int,
+        mirrored: tuple[jax.Array | bool, ...] = (False, False),
+    ) -> jax.Array:
+        """[c, h, w] -> [c, size, size]; mirrored upside down, and left to right."""
         _, height, width = image.shape
         box = geometry.sample_crop_box(key, height, width, self.scale, self.ratio)
-        return geometry.resized_crop(image, box, size, self.method)
+        most = geometry.largest_crop(height, width, self.scale, self.ratio)
+        return geometry.resized_crop(image, box, size, self.method, most=most, mirrored=mirrored)
 
 
 @dataclass(frozen=True)
@@ -86,24 +105,22 @@ class Flip:
 
     probability: float = probability(0.5)
 
+    def draw(self, key: jax.Array) -> jax.Array:
+        """Whether to flip."""
+        return jax.random.uniform(key) < self.probability
+
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """[c, h, w] -> [c, h, w]."""
-        return jnp.where(
-            jax.random.uniform(key) < self.probability, geometry.flip_horizontal(image), image
-        )
+        return _perhaps(self.draw(key), geometry.flip_horizontal, image)
 
 
 @dataclass(frozen=True)
-class VerticalFlip:
+class VerticalFlip(Flip):
     """Up-down flip with a probability."""
-
-    probability: float = probability(0.5)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """[c, h, w] -> [c, h, w]."""
-        return jnp.where(
-            jax.random.uniform(key) < self.probability, geometry.flip_vertical(image), image
-        )
+        return _perhaps(self.draw(key), geometry.flip_vertical, image)
 
 
 @dataclass(frozen=True)
@@ -192,8 +209,8 @@ class Jitter:
         ranks = None
         if self.order == "random" and len(active) > 1:
             ranks = jnp.stack([draws[5 + i] for i, _ in active])
-        out = colour.jitter(image, amounts, ranks)
-        return jnp.where(draws[10] < self.probability, out, image)
+        change = lambda image: colour.jitter(image, amounts, ranks)
+        return _perhaps(draws[10] < self.probability, change, image)
 
 
 @dataclass(frozen=True)
@@ -205,8 +222,8 @@ class Grayscale:
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """[c, h, w] -> [c, h, w]."""
         three_channels("grayscale", image)
-        gray = colour.to_grayscale(image)
-        return jnp.where(jax.random.uniform(key) < self.probability, gray, image)
+        chosen = jax.random.uniform(key) < self.probability
+        return _perhaps(chosen, colour.to_grayscale, image)
 
 
 @dataclass(frozen=True)
@@ -230,8 +247,9 @@ class Blur:
         if taps // 2 >= side:
             raise ConfigError(f"blur.taps: found {taps}, expected < {2 * side} for views of {side}")
         draws = jax.random.uniform(key, (2,))
-        out = colour.gaussian_blur(image, _between(draws[0], self.sigma), taps)
-        return jnp.where(draws[1] < self.probability, out, image)
+        sigma = _between(draws[0], self.sigma)
+        change = lambda image: colour.gaussian_blur(image, sigma, taps)
+        return _perhaps(draws[1] < self.probability, change, image)
 
 
 @dataclass(frozen=True)
@@ -243,8 +261,8 @@ class Solarize:
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """[c, h, w] -> [c, h, w]."""
-        out = colour.solarize(image, self.threshold)
-        return jnp.where(jax.random.uniform(key) < self.probability, out, image)
+        change = lambda image: colour.solarize(image, self.threshold)
+        return _perhaps(jax.random.uniform(key) < self.probability, change, image)
 
 
 @dataclass(frozen=True)

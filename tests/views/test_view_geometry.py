@@ -199,3 +199,12 @@ def test_elastic_displacement_is_smooth_and_keeps_constants():
     want = jax.image.resize(nodes, (2, 64, 64), "cubic")
     np.testing.assert_allclose(field, want, atol=1e-5)
     assert np.abs(np.diff(field, axis=2)).max() < 0.2 * np.abs(np.diff(nodes, axis=2)).max()
+
+
+@pytest.mark.parametrize("scale", [(0.05, 0.3), (0.4, 0.5), (0.3, 1.0)])
+@pytest.mark.parametrize("sides", [(50, 50), (31, 90)])
+def test_no_crop_exceeds_the_largest(scale, sides):
+    most = geometry.largest_crop(*sides, scale, (3 / 4, 4 / 3))
+    draw = lambda key: geometry.sample_crop_box(key, *sides, scale, (3 / 4, 4 / 3))
+    *_, height, width = jax.vmap(draw)(jax.random.split(jax.random.key(0), 2000))
+    assert height.max() <= most[0] <= sides[0] and width.max() <= most[1] <= sides[1]

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxssl import views
 from jaxssl.errors import ConfigError
+from jaxssl.views import pipeline
 
 EVERYTHING = {
     "global": {
@@ -101,6 +102,29 @@ def one(
 @pytest.fixture(scope="module")
 def make_everything():
     return build(EVERYTHING)
+
+
+def test_large_views_made_one_at_a_time_are_those_made_together(monkeypatch):
+    """As a single CPU device makes them: with branches, and bands of weights for dense ones."""
+    shared = _LEJEPA | {"vertical_flip": 0.5}
+    config = {
+        "cropped": {"count": 3, "size": 64, "crop": {"scale": (0.1, 0.4)}, **shared},
+        "resized": {"count": 1, "size": 80, "crop": {"method": "bicubic"}, **shared},
+        "whole": {"count": 1, "size": 64, "flip": 0.5, "grayscale": 0.2},
+    }
+    images = np.random.default_rng(0).integers(0, 256, (4, 90, 120, 3), np.uint8)
+    batch = {"image": jnp.asarray(images), "index": jnp.arange(4)}
+
+    def made():
+        make = jax.jit(views.build(config, mean=0.5, std=0.25))
+        return make(jax.random.key(0), batch), make.lower(jax.random.key(0), batch).as_text()
+
+    alone, looped = made()
+    monkeypatch.setattr(pipeline, "LARGE", 1000)
+    together, plain = made()
+    assert looped.count("stablehlo.case") > plain.count("stablehlo.case") == 0
+    for name, found in alone.items():
+        np.testing.assert_allclose(found, together[name], atol=2e-5)
 
 
 def test_a_view_follows_its_sample_through_any_order_and_company(make_everything):
