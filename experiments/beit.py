@@ -5,7 +5,7 @@ published tokenizer is a discrete variational autoencoder; here it is k-means of
 
   python -m jaxssl.main --config=experiments/beit.py --workdir=runs/beit
 
-scikit-learn's digits; 2 minutes on 2 CPU cores. kNN 69.0 %, of the control 63.6 %, of random init
+scikit-learn's digits; minutes on 2 CPU cores. kNN 79.6 %, of the control 66.2 %, of random init
 45.0 % (1 seed). The control hides nearly everything, so that there is nothing to predict from:
 
   ... --config.masks.hidden.ratio=0.99
@@ -13,6 +13,10 @@ scikit-learn's digits; 2 minutes on 2 CPU cores. kNN 69.0 %, of the control 63.6
   python -m jaxssl.main --config=experiments/beit.py:cifar10 --workdir=runs/beit-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 8
+min 17 s on 2 CPU cores, with other work beside it, 1 seed: kNN 33.4, linear 38.2; random init 27.5,
+32.1; raw pixels 33.2, 37.1; the control 31.1, 37.6.
 """
 
 import math
@@ -30,6 +34,8 @@ HEADLINE = (8192, 5000, 256)
 def get_config(preset: str = "digits") -> ConfigDict:
     config = base.vision(preset)
     base.patches(config, pool="mean", mask_token=True)
+    if preset == "digits":
+        base.longer(config, 4)  # what is hidden is learned slowly
     config.method = "masked_prediction"
     count, steps, batch = SCALES.get(preset, HEADLINE)
     # Of 14 x 14 patches, 75 are hidden, by rectangles of at least 16.

@@ -6,8 +6,8 @@ that the first stage left; the student of each stage starts anew.
 
   python -m jaxssl.main --config=experiments/dbot.py --workdir=runs/dbot
 
-scikit-learn's digits, 300 steps a stage; 2 minutes on 2 CPU cores. kNN 54.6 %, not better than the
-control's 68.2 %; random init 40.0 % (1 seed). The control has a single stage of the whole length,
+scikit-learn's digits, 1,200 steps a stage; minutes on 2 CPU cores. kNN 83.0 %, not better than the
+control's 91.8 %; random init 40.0 % (1 seed). The control has a single stage of the whole length,
 which learns the features of the random network:
 
   ... '--config.stages=()'
@@ -15,6 +15,10 @@ which learns the features of the random network:
   python -m jaxssl.main --config=experiments/dbot.py:cifar10 --workdir=runs/dbot-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 7
+min 25 s on 2 CPU cores, with other work beside it, 1 seed: kNN 30.5, linear 38.6; random init 27.7,
+32.8; raw pixels 33.2, 37.1; the control 33.1, 43.0.
 """
 
 from ml_collections import ConfigDict
@@ -30,6 +34,8 @@ HEADLINE = (512, 8, 16)
 def get_config(preset: str = "digits") -> ConfigDict:
     config = base.vision(preset)
     base.patches(config, class_token=True, posemb="sincos2d")
+    if preset == "digits":
+        base.longer(config, 4)  # what is hidden is learned slowly
     config.method = "masked_prediction"
     config.masks.hidden = dict(name="random", ratio=0.75, how="drop")
     width, depth, heads = DECODERS.get(preset, HEADLINE)

@@ -17,6 +17,10 @@ augmented views:
       --workdir=runs/efficienttrain-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison`: 300,000 encoded views of
+`cifar10`, 14 min 30 s on 2 CPU cores, with other work beside it, 1 seed: kNN 48.5, linear 54.0;
+random init 37.7, 38.1; raw pixels 33.2, 37.1; the control 47.6, 53.0.
 """
 
 from typing import Any

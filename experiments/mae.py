@@ -31,6 +31,8 @@ HEADLINE = (512, 8, 16)
 def get_config(preset: str = "digits") -> ConfigDict:
     config = base.vision(preset)
     base.patches(config, pool="mean", posemb="sincos2d")
+    if preset == "digits":
+        base.longer(config, 4)  # what is hidden is learned slowly
     config.method = "masked_prediction"
     patch, channels = config.encoder.patch, len(config.data.mean)
     config.masks.hidden = dict(name="random", ratio=0.75, how="drop")

@@ -5,8 +5,8 @@ visual pre-training, arXiv 2112.09133.
 
   python -m jaxssl.main --config=experiments/maskfeat.py --workdir=runs/maskfeat
 
-scikit-learn's digits. The control hides nearly everything, so that there is nothing to predict
-from:
+scikit-learn's digits; minutes on 2 CPU cores. kNN 92.0 %, of the control 73.2 %, of random init
+43.0 % (1 seed). The control hides nearly everything, so that there is nothing to predict from:
 
   ... --config.masks.hidden.ratio=0.99
 
@@ -35,6 +35,8 @@ HEADLINE = 8
 def get_config(preset: str = "digits") -> ConfigDict:
     config = base.vision(preset)
     base.patches(config, pool="mean", mask_token=True)
+    if preset == "digits":
+        base.longer(config, 4)  # what is hidden is learned slowly
     config.method = "masked_prediction"
     patch, channels = config.encoder.patch, len(config.data.mean)
     cell = CELLS.get(preset, HEADLINE)

@@ -7,9 +7,8 @@ that of the frozen network of the second stage ("distil").
 
   python -m jaxssl.main --config=experiments/self_distilled_pretraining.py --workdir=runs/sd
 
-scikit-learn's digits, which are the target data too; 2 minutes on 2 CPU cores. kNN 55.6 %, not
-better than the control's 58.2 %; random init 45.2 % (1 seed). The control pre-trains further
-without the teacher:
+scikit-learn's digits, which are the target data too; minutes on 2 CPU cores. kNN 84.2 %, of the
+control 83.2 %, of random init 45.2 % (1 seed). The control pre-trains further without the teacher:
 
   ... --config.losses.distil.weight=0.0
 
@@ -17,6 +16,10 @@ without the teacher:
 
 CIFAR-10 under $JAXSSL_DATA/cifar10 for the first stage; the target data are Imagenette's images at
 32 px, under $JAXSSL_DATA/imagenette128.
+
+At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 4
+min 16 s on 2 CPU cores, with other work beside it, 1 seed: kNN 35.1, linear 41.2; random init 30.8,
+35.1; raw pixels 26.8, 34.3; the control 35.6, 41.6.
 """
 
 from typing import Any
@@ -34,6 +37,8 @@ HEADLINE = (512, 8, 16)
 def get_config(preset: str = "digits") -> ConfigDict:
     config = base.vision(preset)
     base.patches(config, pool="cls", posemb="sincos2d")
+    if preset == "digits":
+        base.longer(config, 4)  # what is hidden is learned slowly
     config.method = "masked_prediction"
     patch, channels = config.encoder.patch, len(config.data.mean)
     width, depth, heads = DECODERS.get(preset, HEADLINE)

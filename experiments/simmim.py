@@ -5,7 +5,8 @@ modeling, arXiv 2111.09886.
 
   python -m jaxssl.main --config=experiments/simmim.py --workdir=runs/simmim
 
-scikit-learn's digits. The control hides a single patch, which its neighbours give away:
+scikit-learn's digits; minutes on 2 CPU cores. kNN 78.4 %, of the control 74.4 %, of random init
+43.0 % (1 seed). The control hides a single patch, which its neighbours give away:
 
   ... --config.masks.hidden.ratio=0.0625
 
@@ -32,6 +33,8 @@ UNITS = {"digits": 1, "cifar10": 2, "imagenet1k_vit_b16": 2}
 def get_config(preset: str = "digits") -> ConfigDict:
     config = base.vision(preset)
     base.patches(config, pool="mean", mask_token=True)
+    if preset == "digits":
+        base.longer(config, 4)  # what is hidden is learned slowly
     config.method = "masked_prediction"
     if preset == "imagenet1k_vit_b16":
         config.encoder.image_size = config.views["global"].size = 192

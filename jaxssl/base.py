@@ -200,6 +200,16 @@ def patches(
         config.views["global"].crop.scale = (0.2, 1.0)
 
 
+def longer(config: Any, times: int) -> None:
+    """A run of `times` as many steps, evaluated and saved as often as it was before."""
+    for section, field in (
+        ("train", "steps"),
+        ("evals", "every_steps"),
+        ("checkpoint", "every_steps"),
+    ):
+        config[section][field] *= times
+
+
 def grid(config: Any) -> tuple[int, int]:
     """Patches along the height and the width of a view of the group "global"."""
     side = config.views["global"].size // config.encoder.patch

@@ -215,8 +215,9 @@ def numbers(measured: Sequence[Mapping[str, Any]]) -> str:
             cells = [spread(entry["trained"], 1 if error else 100, 3 if error else 1)]
             for control in measurements.CONTROLS:
                 if control in entry and error:
-                    ratio = trained / statistics.fmean(entry[control])
-                    cells.append(f"{spread(entry[control], 1, 3)} (x {ratio:.2f})")
+                    least = statistics.fmean(entry[control])
+                    ratio = f" (x {trained / least:.2f})" if least else ""
+                    cells.append(spread(entry[control], 1, 3) + ratio)
                 elif control in entry:
                     gain = 100 * (trained - statistics.fmean(entry[control]))
                     cells.append(f"{spread(entry[control])} ({gain:+.1f})")

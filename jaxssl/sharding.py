@@ -87,16 +87,30 @@ def batch_sharded(tree: PyTree) -> PyTree:
     activations instead of the smaller params. Of the other axes it says nothing: they may be split
     over `model`. A batch that the mesh does not divide (an example's) stays as it is.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    shares = 0 if mesh.empty else math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if jax.sharding.get_abstract_mesh().empty:
+        return tree
 
     def split(x: jax.Array) -> jax.Array:
-        if not shares or x.shape[0] % shares:
+        if len(x) % _shares():
             return x
         free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
         return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, *free))
 
     return jax.tree.map(split, tree)
+
+
+def batch_shares(batch: int) -> int:
+    """Over how many devices of the mesh in use a batch is split; over none that do not divide it.
+
+    >>> batch_shares(64)  # no mesh is in use
+    1
+    """
+    return 1 if batch % _shares() else _shares()
+
+
+def _shares() -> int:
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def on_one_device() -> bool:

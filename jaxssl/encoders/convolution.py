@@ -3,9 +3,8 @@
 XLA exchanges image and kernel where the kernel is the larger of the two. On a CPU that leaves the
 fast code: a 3 x 3 convolution of a 3 x 2 map took twenty times as long as one of a 3 x 3 map. The
 gradient of every kernel is such a convolution, with the map for a kernel: for 3 x 3 on maps of
-32 x 32 x 64 it took sixteen times as long as the convolution itself, as a product 1.4 times (4.3
-times without the large pages of `jaxssl.runtime`). Inside a loop (microbatches) XLA's takes twelve
-times longer again, the product no longer.
+32 x 32 x 64 it took sixteen times as long as the convolution itself, as products a few times.
+Inside a loop (microbatches) XLA's takes twelve times longer again, the products no longer.
 """
 
 import functools
@@ -20,7 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS = 256  # of the left side of a product, at most, where one row of taps has fewer
+from jaxssl.sharding import batch_sharded, batch_shares
+
+NARROW = 64  # taps times channels of a kernel that is one row
+PLACES = 2048  # of the maps after a convolution that one product of its kernel's gradient takes
 # Multiplications under which a gradient is left to XLA: it takes tens of milliseconds then in any
 # form, and the products take longer to compile.
 WORTH = 2**26
@@ -134,9 +136,11 @@ convolution.defvjp(_forward, _backward)
 def kernel_gradient(
     lhs: jax.Array, g: jax.Array, window: tuple[int, ...], plain: Plain
 ) -> jax.Array:
-    """The gradient of a convolution's kernel as one product for each few rows of it.
+    """The gradient of a convolution's kernel as a product for each row of it, some samples a time.
 
       dW[t, i, o] = sum_{b, p} x[b, s p + t, i] g[b, p, o]
+
+    Few enough samples that what a tap meets stays in the cache. Each device adds up its own.
 
     Args:
       lhs: x, [B, *spatial, I].
@@ -147,29 +151,50 @@ def kernel_gradient(
     Returns:
       [*window, I, O].
     """
-    channels, width = lhs.shape[-1], g.shape[-1]
-    after = g.shape[1:-1]
-    # Channels first: both arrays are then read along their lines by the product.
-    x = jnp.moveaxis(jnp.pad(lhs, ((0, 0), *plain.padding, (0, 0))), -1, 0)
+    channels, width, after = lhs.shape[-1], g.shape[-1], g.shape[1:-1]
+    # The taps of a row of the kernel stand side by side; of a narrow one, all of them.
+    beside = len(window) if math.prod(window) * channels <= NARROW else 1
+    rows, columns = window[:-beside], window[-beside:]
+    width_of_row = math.prod(columns) * channels
+    shares = batch_shares(len(lhs))
+    own = len(lhs) // shares
+    most = max(1, PLACES // math.prod(after))
+    count = max(n for n in range(1, own + 1) if not own % n and n <= most)
 
-    def seen(tap: tuple[int, ...]) -> jax.Array:
-        """[I, B * P]: what the tap meets at every place after."""
-        ends = [t + s * (n - 1) + 1 for t, s, n in zip(tap, plain.strides, after)]
-        slices = map(slice, tap, ends, plain.strides)
-        return x[:, :, *slices].reshape(channels, -1)
+    def met(taps: Sequence[int], first: int) -> tuple[slice, ...]:
+        """What some taps meet at every place after, along the axes of the map from `first` on."""
+        axes = zip(taps, plain.strides[first:], after[first:])
+        return tuple(slice(t, t + stride * (n - 1) + 1, stride) for t, stride, n in axes)
 
-    every = list(itertools.product(*map(range, window)))
-    step = window[-1] * max(1, ROWS // (window[-1] * channels))
-    g = g.reshape(-1, width)
-    products = [
-        jnp.matmul(
-            jnp.concatenate([seen(tap) for tap in every[i : i + step]]),
-            g,
-            precision=plain.precision,
-        )
-        for i in range(0, len(every), step)
-    ]
-    return jnp.concatenate(products).reshape(*window, channels, width)
+    def add(total: jax.Array, part: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        x, g = part
+        x = jnp.pad(x, ((0, 0), *plain.padding, (0, 0)))
+        every = itertools.product(*map(range, columns))
+        x = jnp.concatenate([x[..., *met(taps, len(rows)), :] for taps in every], -1)
+        turned = g.reshape(-1, width).T  # the smaller of the two
+        products = [
+            jnp.matmul(
+                turned,
+                x[:, *met(taps, 0)].reshape(-1, width_of_row),
+                precision=plain.precision,
+                preferred_element_type=jnp.float32,
+            )
+            for taps in itertools.product(*map(range, rows))
+        ]
+        return total + jnp.stack(products), None
+
+    def of_samples(x: jax.Array, g: jax.Array) -> jax.Array:
+        none = jnp.zeros((math.prod(rows), width, width_of_row), jnp.float32)
+        parts = (a.reshape(-1, count, *a.shape[1:]) for a in (x, g))
+        return jax.lax.scan(add, none, tuple(parts))[0]
+
+    if shares == 1:
+        total = of_samples(lhs, g)
+    else:
+        split = (a.reshape(shares, own, *a.shape[1:]) for a in (lhs, g))
+        total = jax.vmap(of_samples)(*batch_sharded(tuple(split))).sum(0)
+    found = total.reshape(*rows, width, *columns, channels)
+    return jnp.moveaxis(found, len(rows), -1).astype(g.dtype)
 
 
 def taps(

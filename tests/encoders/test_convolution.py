@@ -55,10 +55,11 @@ def test_half_precision_stays_half_precision():
     twins.check_half_precision(own, plain, x)
 
 
-def test_a_kernel_of_many_rows_of_taps_is_several_products():
-    """48 x 7 x 7 rows are more than one product takes."""
-    x = jax.random.normal(jax.random.key(0), (2, 9, 9, 48))
-    own, plain = (conv(own, (7, 7), (1, 1), "SAME") for own in (True, False))
+def test_a_gradient_of_many_places_adds_up_some_samples_a_time(monkeypatch):
+    """Of 81 places a sample, 200 at a time: two of six samples."""
+    monkeypatch.setattr("jaxssl.encoders.convolution.PLACES", 200)
+    x = jax.random.normal(jax.random.key(0), (6, 9, 9, 4))
+    own, plain = (conv(own, (3, 3), (1, 1), "SAME") for own in (True, False))
     variables = plain.init(jax.random.key(1), x)
     twins.check_value_and_gradients(own, plain, variables, x)
 
