@@ -5,7 +5,8 @@ He, Chen, Xie, Li, Dollár, Girshick (2022), Masked autoencoders are scalable vi
 
   python -m jaxssl.main --config=experiments/mae.py --workdir=runs/mae
 
-scikit-learn's digits. The control hides nothing, so that a copy is enough:
+scikit-learn's digits; minutes on 2 CPU cores. kNN 92.6 %, of the control 38.4 %, of random init
+38.6 % (1 seed). The control hides nothing, so that a copy is enough:
 
   ... --config.masks.hidden.ratio=0.0
 

@@ -3,8 +3,9 @@
 XLA exchanges image and kernel where the kernel is the larger of the two. On a CPU that leaves the
 fast code: a 3 x 3 convolution of a 3 x 2 map took twenty times as long as one of a 3 x 3 map. The
 gradient of every kernel is such a convolution, with the map for a kernel: for 3 x 3 on maps of
-32 x 32 x 64 it took sixteen times as long as the convolution itself, as products a few times.
-Inside a loop (microbatches) XLA's takes twelve times longer again, the products no longer.
+32 x 32 x 64 it took two to sixteen times as long as the convolution itself, by the machine, and
+half of that or less as products. Inside a loop (microbatches) XLA's takes twelve times longer
+again, the products no longer.
 """
 
 import functools
