@@ -213,7 +213,7 @@ def largest_crop(
     """The (height, width) that no box of `sample_crop_box` exceeds.
 
     >>> largest_crop(256, 256, (0.05, 0.3), (3 / 4, 4 / 3))
-    (163, 163)
+    (162, 162)
     """
     area = scale[1] * height * width
     tall, wide = math.sqrt(area / ratio[0]), math.sqrt(area * ratio[1])
