@@ -124,7 +124,7 @@ def _step(program: Any, compile_seconds: float) -> list[tuple[str, Any]]:
     flops = step_flops(program)
     memory = program.step.memory_analysis()
     rows: list[tuple[str, Any]] = [("compiled in", human.duration(compile_seconds))]
-    rows.append(("work", f"{human.flops(flops)} a step (compiler's count)"))
+    rows.append(("work", f"{human.flops(flops)} a step (compiler's count, loops once)"))
     if memory is not None:
         rows.append(("temporary memory", f"{human.size(memory.temp_size_in_bytes)} a device"))
     return rows

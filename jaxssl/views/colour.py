@@ -5,12 +5,12 @@ c = 1 or 3. The formulas, and where values are clipped to [0, 1], are torchvisio
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxssl.views.alone import alone_or_many
 from jaxssl.views.geometry import MATMUL, in_bands
 
 LUMA = (0.2989, 0.587, 0.114)
@@ -151,19 +151,12 @@ def _linear(image: jax.Array, coefficients: Coefficients) -> jax.Array:
     return _clip(out)
 
 
-@jax.custom_batching.custom_vmap
-def _place(used: jax.Array, image: jax.Array, coefficients: Coefficients) -> jax.Array:
-    """`_linear` where a place is used; else the image, which takes no time."""
-    return lax.cond(used, _linear, lambda image, _: image, image, coefficients)
-
-
-@_place.def_vmap
-def _places_of_many(
-    size: int, batched: Any, used: jax.Array, image: jax.Array, coefficients: Coefficients
-) -> tuple[jax.Array, bool]:
-    """Of many images an idle place is computed, too: a choice would keep XLA from fusing them."""
-    axes = jax.tree.map(lambda b: 0 if b else None, batched[1:])
-    return jax.vmap(_linear, tuple(axes), axis_size=size)(image, coefficients), True
+# An idle place takes no time; of many images it is computed, too: a choice would keep XLA from
+# fusing the places.
+_place = alone_or_many(
+    lambda used, image, c: lax.cond(used, _linear, lambda image, _: image, image, c),
+    lambda used, image, c: _linear(image, c),
+)
 
 
 _ADJUST = {
@@ -218,8 +211,7 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array | float, taps: int) -> jax.
         out = jnp.matmul(rows, image, precision=MATMUL)
         return jnp.matmul(out, columns.T, precision=MATMUL)
 
-    @jax.custom_batching.custom_vmap
-    def blurred(image: jax.Array, sigma: jax.Array) -> jax.Array:
+    def banded(image: jax.Array, sigma: jax.Array) -> jax.Array:
         for along in (-2, -1):
             size = image.shape[along]
 
@@ -230,11 +222,7 @@ def gaussian_blur(image: jax.Array, sigma: jax.Array | float, taps: int) -> jax.
             image = in_bands(image, size, along, band)
         return image
 
-    @blurred.def_vmap
-    def of_many(count: int, batched: Any, *args: jax.Array) -> tuple[jax.Array, bool]:
-        return jax.vmap(dense, [0 if b else None for b in batched], axis_size=count)(*args), True
-
-    return blurred(image, jnp.asarray(sigma))
+    return alone_or_many(banded, dense)(image, jnp.asarray(sigma))
 
 
 def solarize(image: jax.Array, threshold: float) -> jax.Array:

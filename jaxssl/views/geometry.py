@@ -10,11 +10,13 @@ units; of a single one a CPU takes bands of them (`in_bands`). Only a warp gathe
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jaxssl.views.alone import alone_or_many
 
 CROP_TRIES = 10
 """Candidate boxes of a random resized crop before the centre fallback."""
@@ -142,17 +144,12 @@ def resized_crop(
         )
         return separable(image, rows, columns)
 
-    @jax.custom_batching.custom_vmap
-    def resampled(image: jax.Array, box: jax.Array, mirrored: jax.Array) -> jax.Array:
+    def banded(image: jax.Array, box: jax.Array, mirrored: jax.Array) -> jax.Array:
         for i, axis in enumerate(axes(box, mirrored)):
             image = _resampled(image, axis, i - 2, size, method, most[i])
         return image
 
-    @resampled.def_vmap
-    def of_many(count: int, batched: Any, *args: jax.Array) -> tuple[jax.Array, bool]:
-        return jax.vmap(dense, [0 if b else None for b in batched], axis_size=count)(*args), True
-
-    out = resampled(image, jnp.stack(box), jnp.stack(mirrored))
+    out = alone_or_many(banded, dense)(image, jnp.stack(box), jnp.stack(mirrored))
     return jnp.clip(out, 0.0, 1.0) if method == "bicubic" else out
 
 
