@@ -5,7 +5,8 @@ from images with a joint-embedding predictive architecture, arXiv 2301.08243.
 
   python -m jaxssl.main --config=experiments/ijepa.py --workdir=runs/ijepa
 
-scikit-learn's digits. The control predicts a teacher that stays as random as it began:
+scikit-learn's digits; minutes on 2 CPU cores. kNN 69.2 %, of random init 48.6 % (1 seed). The
+control predicts a teacher that stays as random as it began:
 
   ... --config.teachers.ema.decay=1.0
 
@@ -14,8 +15,8 @@ scikit-learn's digits. The control predicts a teacher that stays as random as it
 CIFAR-10 under $JAXSSL_DATA/cifar10.
 
 At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 5
-min 12 s on 2 CPU cores, 1 seed: kNN 27.1, linear 32.2; random init 28.0, 32.5; raw pixels 33.2,
-36.9; the control 29.1, 37.0.
+min 41 s on one of 2 CPU cores, 1 seed: kNN 27.6, linear 32.8; random init 28.0, 32.5; raw pixels
+33.2, 37.1; the control 30.8, 36.9.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +25,7 @@ from jaxssl import base
 
 PRESETS = ("digits", "cifar10", "imagenet1k_vit_h14")
 # preset -> (side of a patch; the predictor's width, depth and heads; first decay of the teacher).
-SCALES = {"digits": (2, 48, 2, 3, 0.99), "cifar10": (4, 64, 3, 4, 0.99)}
+SCALES = {"digits": (2, 48, 2, 3, 0.998), "cifar10": (4, 64, 3, 4, 0.998)}
 HEADLINE = (14, 384, 12, 12, 0.996)
 
 
@@ -57,6 +58,11 @@ def get_config(preset: str = "digits") -> ConfigDict:
         pairs="same",
         targets=dict(mask="blocks", field="targets"),
     )
+    if preset in SCALES:
+        config.optimizer.beta2 = 0.95
+    if preset == "digits":
+        # At four times this, and after a teacher that is faster, all features become alike.
+        config.optimizer.learning_rate = ("warmup_cosine", 5e-4, 100, 1e-6)
     if preset not in SCALES:
         config.method_options = dict(drop_path=0.0)
         base.imagenet_recipe(
