@@ -27,7 +27,7 @@ NOTES = {
     ELSEWHERE: "judged on data of its own: beside its own controls alone",
 }
 # The figure's measures in pixels, and the colours of its kinds of bars.
-WIDTH, LEFT, RIGHT, TOP, ROW = 860, 220, 70, 78, 22
+WIDTH, LEFT, RIGHT, TOP, ROW = 920, 300, 70, 78, 22
 BAR, LABELLED_BAR, LOST_BAR = "#2f7ed8", "#52606d", "#d64545"
 LINES = {"random_init": "#d9822b", "raw_input": "#8a6fc7"}
 
