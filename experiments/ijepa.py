@@ -5,8 +5,9 @@ from images with a joint-embedding predictive architecture, arXiv 2301.08243.
 
   python -m jaxssl.main --config=experiments/ijepa.py --workdir=runs/ijepa
 
-scikit-learn's digits; minutes on 2 CPU cores. kNN 69.2 %, of random init 48.6 % (1 seed). The
-control predicts a teacher that stays as random as it began:
+scikit-learn's digits; minutes on 2 CPU cores. kNN 69.2 %, linear 91.0 %, no better than the
+control's 71.0 % and 90.6 %; random init 48.6 % and 70.6 % (1 seed). The control predicts a teacher
+that stays as random as it began:
 
   ... --config.teachers.ema.decay=1.0
 
