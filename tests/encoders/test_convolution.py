@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import twins
 
-from jaxssl.encoders.convolution import Conv, Plain, convolution
+from jaxssl import sharding
+from jaxssl.encoders.convolution import Conv, Plain, convolution, kernel_gradient
 
 # spatial sides, window, strides, padding
 SMALL = [
@@ -101,3 +102,19 @@ def test_dilated_and_grouped_ones_stay_convolutions(fields):
     own, plain = (kind(4, (3, 3), **fields) for kind in (Conv, nn.Conv))
     variables = plain.init(jax.random.key(0), x)
     np.testing.assert_array_equal(own.apply(variables, x), plain.apply(variables, x))
+
+
+def test_each_device_adds_up_its_own_samples():
+    """One sum over the devices, after the loop over the samples and not within it."""
+    x = jax.random.normal(jax.random.key(0), (16, 9, 9, 24))
+    g = jax.random.normal(jax.random.key(1), (16, 9, 9, 5))
+    plain = Plain((1, 1), ((1, 1),) * 2, "highest")
+    fn = jax.jit(lambda x, g: kernel_gradient(x, g, (3, 3), plain))
+    wanted = fn(x, g)
+    mesh = sharding.make_mesh({"data": 4, "fsdp": 2, "model": 1}, 16)
+    with jax.set_mesh(mesh):
+        split = jax.device_put((x, g), sharding.batch_sharding(mesh))
+        compiled = fn.lower(*split).compile()
+        np.testing.assert_allclose(compiled(*split), wanted, 1e-5, 2e-5)
+    text = compiled.as_text()
+    assert text.count(" all-reduce(") == 1 and "all-gather" not in text
