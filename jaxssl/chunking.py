@@ -38,3 +38,12 @@ def chunked(fn: Callable[..., PyTree], k: int) -> Callable[..., PyTree]:
         return jax.tree.map(join, jax.lax.map(part, jax.tree.map(split, args)))
 
     return run
+
+
+def part_size(batch: int, most: int) -> int:
+    """The largest divisor of a batch that is at most `most`, or 1.
+
+    >>> part_size(12, 5), part_size(12, 0), part_size(7, 5)
+    (4, 1, 1)
+    """
+    return max(n for n in range(1, batch + 1) if not batch % n and n <= max(1, most))

@@ -7,7 +7,7 @@ that what belongs together is split alike.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -99,13 +99,20 @@ def batch_sharded(tree: PyTree) -> PyTree:
     return jax.tree.map(split, tree)
 
 
-def batch_shares(batch: int) -> int:
-    """Over how many devices of the mesh in use a batch is split; over none that do not divide it.
+def by_share(fn: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """`fn` of the samples of each device, [shares, ...]: nothing passes between the devices.
 
-    >>> batch_shares(64)  # no mesh is in use
-    1
+    Of [B, ...] arrays, `fn` gets [B / shares, ...]. There is one share without a mesh, and of a
+    batch that the mesh does not divide.
+
+    >>> by_share(lambda x: x.sum(), jax.numpy.arange(4))
+    Array([6], dtype=int32)
     """
-    return 1 if batch % _shares() else _shares()
+    shares = _shares()
+    if shares == 1 or any(len(x) % shares for x in arrays):
+        return fn(*arrays)[None]
+    split = tuple(x.reshape(shares, -1, *x.shape[1:]) for x in arrays)
+    return jax.vmap(fn)(*batch_sharded(split))
 
 
 def _shares() -> int:

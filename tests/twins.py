@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 
-def check_value_and_gradients(own, plain, variables, x):
+def check_value_and_gradients(own, plain, variables, x, atol=2e-5):
     """Both give the same map, and the same gradients of a weighted sum of it."""
     weight = jax.random.normal(jax.random.key(2), plain.apply(variables, x).shape)
 
@@ -13,7 +13,7 @@ def check_value_and_gradients(own, plain, variables, x):
         return module.apply(variables, x), jax.grad(loss, argnums=(0, 1))(variables, x)
 
     found, wanted = value_and_grads(own), value_and_grads(plain)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 2e-5), found, wanted)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, atol), found, wanted)
 
 
 def check_half_precision(own, plain, x):

@@ -20,7 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxssl.sharding import batch_sharded, batch_shares
+from jaxssl.chunking import part_size
+from jaxssl.encoders import winograd
+from jaxssl.sharding import by_share
 
 NARROW = 64  # taps times channels of a kernel that is one row
 PLACES = 2048  # of the maps after a convolution that one product of its kernel's gradient takes
@@ -45,8 +47,9 @@ def conv_general_dilated(
       y[b, p, o] = sum_{q, i} x[b, q, i] W[q - p, i, o]
 
     is a product with a matrix that holds each tap of W at every pair of places it joins. Elsewhere
-    the gradient of W is a product on a CPU (`kernel_gradient`), unless it is small; forward-mode
-    derivatives (`jax.jvp`) are not defined then.
+    a CPU takes the products of `winograd` where they suit, and else makes the gradient of W of
+    products (`kernel_gradient`), unless it is small; forward-mode derivatives (`jax.jvp`) are not
+    defined there.
 
     Args:
       lhs: [B, *spatial, I].
@@ -91,7 +94,14 @@ class Plain(NamedTuple):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolution(lhs: jax.Array, rhs: jax.Array, plain: Plain) -> jax.Array:
     """[B, *spatial, I], [*window, I, O] -> [B, *spatial', O]; see `conv_general_dilated`."""
-    return _by_xla(lhs, rhs, plain)
+    by_xla = functools.partial(_by_xla, plain=plain)
+    if not winograd.suits(lhs, rhs, plain.strides, plain.padding):
+        return by_xla(lhs, rhs)
+
+    def in_few_products(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return winograd.convolution(lhs, rhs, plain.padding, plain.precision)
+
+    return jax.lax.platform_dependent(lhs, rhs, cpu=in_few_products, default=by_xla)
 
 
 def _by_xla(lhs: jax.Array, rhs: jax.Array, plain: Plain) -> jax.Array:
@@ -110,25 +120,43 @@ def _by_xla(lhs: jax.Array, rhs: jax.Array, plain: Plain) -> jax.Array:
 def _forward(
     lhs: jax.Array, rhs: jax.Array, plain: Plain
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _by_xla(lhs, rhs, plain), (lhs, rhs)
+    return convolution(lhs, rhs, plain), (lhs, rhs)
 
 
 def _backward(
     plain: Plain, kept: tuple[jax.Array, jax.Array], g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     lhs, rhs = kept
-    (of_image,) = jax.linear_transpose(lambda x: _by_xla(x, rhs, plain), lhs)(g)
 
-    def as_convolution(lhs: jax.Array, g: jax.Array) -> jax.Array:
+    def image_by_xla(lhs: jax.Array, rhs: jax.Array, g: jax.Array) -> jax.Array:
+        (found,) = jax.linear_transpose(lambda x: _by_xla(x, rhs, plain), lhs)(g)
+        return found
+
+    def kernel_by_xla(lhs: jax.Array, rhs: jax.Array, g: jax.Array) -> jax.Array:
         (found,) = jax.linear_transpose(lambda w: _by_xla(lhs, w, plain), rhs)(g)
         return found
 
-    def as_products(lhs: jax.Array, g: jax.Array) -> jax.Array:
-        return kernel_gradient(lhs, g, rhs.shape[:-2], plain)
+    def by_xla(*arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return image_by_xla(*arrays), kernel_by_xla(*arrays)
 
-    if g.size * math.prod(rhs.shape[:-1]) < WORTH:
-        return of_image, as_convolution(lhs, g)
-    return of_image, jax.lax.platform_dependent(lhs, g, cpu=as_products, default=as_convolution)
+    def in_products(lhs: jax.Array, rhs: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return image_by_xla(lhs, rhs, g), kernel_gradient(lhs, g, rhs.shape[:-2], plain)
+
+    def in_few_products(
+        lhs: jax.Array, rhs: jax.Array, g: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return (
+            winograd.input_gradient(g, rhs, plain.padding, plain.precision),
+            winograd.kernel_gradient(lhs, g, plain.padding, plain.precision),
+        )
+
+    if winograd.suits(lhs, rhs, plain.strides, plain.padding):
+        on_cpu = in_few_products
+    elif g.size * math.prod(rhs.shape[:-1]) >= WORTH:
+        on_cpu = in_products
+    else:
+        return by_xla(lhs, rhs, g)
+    return jax.lax.platform_dependent(lhs, rhs, g, cpu=on_cpu, default=by_xla)
 
 
 convolution.defvjp(_forward, _backward)
@@ -157,10 +185,6 @@ def kernel_gradient(
     beside = len(window) if math.prod(window) * channels <= NARROW else 1
     rows, columns = window[:-beside], window[-beside:]
     width_of_row = math.prod(columns) * channels
-    shares = batch_shares(len(lhs))
-    own = len(lhs) // shares
-    most = max(1, PLACES // math.prod(after))
-    count = max(n for n in range(1, own + 1) if not own % n and n <= most)
 
     def met(taps: Sequence[int], first: int) -> tuple[slice, ...]:
         """What some taps meet at every place after, along the axes of the map from `first` on."""
@@ -186,14 +210,11 @@ def kernel_gradient(
 
     def of_samples(x: jax.Array, g: jax.Array) -> jax.Array:
         none = jnp.zeros((math.prod(rows), width, width_of_row), jnp.float32)
+        count = part_size(len(x), PLACES // math.prod(after))
         parts = (a.reshape(-1, count, *a.shape[1:]) for a in (x, g))
         return jax.lax.scan(add, none, tuple(parts))[0]
 
-    if shares == 1:
-        total = of_samples(lhs, g)
-    else:
-        split = (a.reshape(shares, own, *a.shape[1:]) for a in (lhs, g))
-        total = jax.vmap(of_samples)(*batch_sharded(tuple(split))).sum(0)
+    total = by_share(of_samples, lhs, g).sum(0)
     found = total.reshape(*rows, width, *columns, channels)
     return jnp.moveaxis(found, len(rows), -1).astype(g.dtype)
 
