@@ -125,7 +125,9 @@ def kernel_gradient(
 
     def of_samples(x: jax.Array, g: jax.Array) -> jax.Array:
         total = jnp.zeros((len(inputs) ** 2, x.shape[-1], g.shape[-1]), jnp.float32)
-        total, _ = jax.lax.scan(add, total, (_parts(x, x), _parts(g, x)))
+        count = _at_a_time(x, total.size)
+        parts = (a.reshape(-1, count, *a.shape[1:]) for a in (x, g))
+        total, _ = jax.lax.scan(add, total, tuple(parts))
         return _product(np.kron(kernel, kernel).T, total)
 
     total = by_share(of_samples, x, g).sum(0)
@@ -149,14 +151,18 @@ def _convolved(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any
         return y[:, : after[0], : after[1]]
 
     def of_samples(x: jax.Array) -> jax.Array:
-        return jax.lax.map(of_part, _parts(x, x)).reshape(len(x), *after, width)
+        parts = x.reshape(-1, _at_a_time(x, kernel.size), *x.shape[1:])
+        return jax.lax.map(of_part, parts).reshape(len(x), *after, width)
 
     return by_share(of_samples, x).reshape(len(x), *after, width)
 
 
-def _parts(a: jax.Array, of: jax.Array) -> jax.Array:
-    """[B, ...] -> [parts, samples, ...], as many samples as stay in the cache of maps like `of`."""
-    return a.reshape(-1, part_size(len(a), IN_CACHE // math.prod(of.shape[1:])), *a.shape[1:])
+def _at_a_time(x: jax.Array, kernel: int) -> int:
+    """How many samples of x [B, H, W, I] stay in the cache, where a kernel of so many numbers does.
+
+    Of a larger one every part reads all anew, so that there are fewer.
+    """
+    return part_size(len(x), max(IN_CACHE, kernel // 2) // math.prod(x.shape[1:]))
 
 
 def _transformed(w: jax.Array, matrix: NDArray[Any]) -> jax.Array:
