@@ -116,7 +116,7 @@ def kernel_gradient(
     inputs, kernel, output = transforms(OF_KERNELS)
     counts = _counts(g.shape[1:3], OF_KERNELS)
 
-    def add(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def add(total: jax.Array, part: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
         x, g = part
         seen = _of_tiles(x, inputs, OF_KERNELS, counts, padding)
         asked = _of_tiles(g, output.T, OF_KERNELS, counts, ((0, 0), (0, 0)))
