@@ -24,7 +24,7 @@ CROP_TRIES = 10
 MATMUL = lax.Precision.HIGH
 """Precision of products with pixels."""
 
-BAND = 32
+BAND = 24
 """Places of the result that one product of a band makes."""
 
 
@@ -145,7 +145,12 @@ def resized_crop(
         return separable(image, rows, columns)
 
     def banded(image: jax.Array, box: jax.Array, mirrored: jax.Array) -> jax.Array:
+        # No more of the image than a box may hold.
+        kept = [min(pair) for pair in zip(sides, most, strict=True)]
+        first = [jnp.clip(box[i], 0, sides[i] - kept[i]) for i in range(2)]
+        image = lax.dynamic_slice(image, (0, *first), (len(image), *kept))
         for i, axis in enumerate(axes(box, mirrored)):
+            axis = axis._replace(start=axis.start - first[i])
             image = _resampled(image, axis, i - 2, size, method, most[i])
         return image
 
@@ -157,11 +162,7 @@ def _resampled(
     image: jax.Array, axis: _Axis, along: int, size: int, method: str, most: int
 ) -> jax.Array:
     """One axis of [c, h, w], -2 or -1, resampled to `size`; `most` is the largest extent."""
-    # The box alone, which the other axis need not look beyond.
-    source = min(image.shape[along], most)
-    first = jnp.clip(axis.start, 0, image.shape[along] - source)
-    image = lax.dynamic_slice_in_dim(image, first, source, along)
-    axis = axis._replace(start=axis.start - first)
+    source = image.shape[along]
     largest = max(1.0, most / size)
     reach = REACH[method] * largest
 

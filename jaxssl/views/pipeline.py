@@ -1,6 +1,5 @@
 """From a config of view groups to one pure function that makes all views of a batch."""
 
-import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +17,6 @@ from jaxssl.views.shared import TURNS, Tiles, turned
 from jaxssl.views.transforms import TRANSFORMS, Affine, Elastic
 
 MakeViews = Callable[[jax.Array, Mapping[str, jax.Array]], dict[str, jax.Array]]
-Map = Callable[[Callable[[jax.Array], jax.Array]], Callable[[jax.Array], jax.Array]]
 # Side of a view in pixels from which on a single CPU device makes one at a time: it stays in the
 # cache from one transform to the next, and what a draw leaves out is not computed.
 LARGE = 64
@@ -96,36 +94,43 @@ def build(
         images, index = batch["image"], batch["index"]
         _check_images(images, mean, std)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-        pixels = jnp.moveaxis(colour.to_float(images), -1, -3)
-        return {name: make_group(name, keys, pixels) for name in groups}
+        planes = jnp.moveaxis(images, -1, -3)
+        return {name: make_group(name, keys, planes) for name in groups}
 
-    def make_group(name: str, keys: jax.Array, pixels: jax.Array) -> jax.Array:
+    def make_group(name: str, keys: jax.Array, planes: jax.Array) -> jax.Array:
         group, numbers = groups[name], jnp.asarray(ids[name], jnp.uint32)
 
         def view(key: jax.Array, image: jax.Array) -> jax.Array:
-            return colour.normalize(_make_view(group, key, image), mean, std)
+            return colour.normalize(_make_view(group, key, colour.to_float(image)), mean, std)
 
-        def of_sample(many: Map, key: jax.Array, image: jax.Array) -> jax.Array:
-            own = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+        def last(planes: jax.Array) -> jax.Array:
+            return jnp.moveaxis(planes, -3, -1).astype(dtype)
+
+        def of_sample(own: jax.Array, image: jax.Array) -> jax.Array:
             if group.turns:
-                return turned(view(own[0], image))
+                return last(turned(view(own[0], image)))
             if group.tiles:
-                return group.tiles(own, view(own[0], image), group.size)
-            return many(lambda key: view(key, image))(own)
+                return last(group.tiles(own, view(own[0], image), group.size))
+            return last(jax.vmap(lambda key: view(key, image))(own))
 
-        def one_by_one(keys: jax.Array, pixels: jax.Array) -> jax.Array:
-            return jax.lax.map(lambda sample: of_sample(_loop, *sample), (keys, pixels))
+        def one_by_one(own: jax.Array, planes: jax.Array) -> jax.Array:
+            if group.turns or group.tiles:
+                return jax.lax.map(lambda sample: of_sample(*sample), (own, planes))
+            # Channels last while a view is in the cache.
+            of_place = lambda key, place: last(view(key, planes[place // group.number]))
+            places = own.reshape(-1), jnp.arange(own.size)
+            found = jax.lax.map(lambda one: of_place(*one), places)
+            return found.reshape(*own.shape, *found.shape[1:])
 
         # Samples outside, views inside: merging them as (b v) then keeps a sharded batch in place.
-        together = jax.vmap(functools.partial(of_sample, jax.vmap))
+        together = jax.vmap(of_sample)
+        own = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(keys, numbers)
         try:
             if group.drawn >= LARGE and on_one_device():
-                found = jax.lax.platform_dependent(keys, pixels, cpu=one_by_one, default=together)
-            else:
-                found = together(keys, pixels)
+                return jax.lax.platform_dependent(own, planes, cpu=one_by_one, default=together)
+            return together(own, planes)
         except ConfigError as error:
             raise ConfigError(f"views.{name}.{error}") from None
-        return jnp.moveaxis(found, -3, -1).astype(dtype)
 
     return make
 
@@ -160,11 +165,6 @@ def evaluation_view(
 
     frames = image.reshape(-1, *image.shape[-3:])
     return jax.vmap(view)(frames).reshape(*image.shape[:-3], size, size, image.shape[-1])
-
-
-def _loop(fn: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
-    """As `jax.vmap(fn)`, one after another."""
-    return lambda xs: jax.lax.map(fn, xs)
 
 
 def _make_view(group: Group, key: jax.Array, image: jax.Array) -> jax.Array:
