@@ -84,9 +84,11 @@ def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
 def suits(lhs: jax.Array, rhs: jax.Array, strides: Sequence[int], padding: Padding) -> bool:
     """Whether a convolution of lhs [B, H, W, I] with rhs [kh, kw, I, O] is worth these products.
 
-    It does not depend on B, so that a sample's numbers do not.
+    It does not depend on B, so that a sample's numbers do not; but an open batch size, as exported
+    programs have, cannot be cut into parts.
     """
-    if rhs.shape[:-2] != (TAPS, TAPS) or tuple(strides) != (1, 1):
+    known = isinstance(lhs.shape[0], int)
+    if not known or rhs.shape[:-2] != (TAPS, TAPS) or tuple(strides) != (1, 1):
         return False
     single = lhs.dtype == rhs.dtype == jnp.float32
     inside = all(0 <= pad < TAPS for pads in padding for pad in pads)

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -81,6 +82,18 @@ def test_a_cpu_alone_takes_these_products():
 
 def test_whether_they_suit_does_not_depend_on_the_batch():
     assert suits() and suits(x=(1, 16, 16, 64)) and suits(x=(256, 16, 16, 64))
+
+
+def test_an_open_batch_size_is_left_to_xla():
+    """As `jaxssl.export` writes it."""
+    (batch,) = jax.export.symbolic_shape("B")
+    x = jax.ShapeDtypeStruct((batch, 16, 16, 64), jnp.float32)
+    w = jnp.ones((3, 3, 64, 64))
+    fn = jax.jit(lambda x: convolution(x, w, Plain((1, 1), PADS)))
+    exported = jax.export.export(fn, platforms=("cpu", "cuda"))(x)
+    assert exported.out_avals[0].shape == (batch, 16, 16, 64)
+    ones = jnp.ones((2, 16, 16, 64))
+    np.testing.assert_allclose(exported.call(ones), fn(ones), 1e-5)
 
 
 @pytest.mark.parametrize(
