@@ -35,8 +35,8 @@ POINTS = {
 }
 # m of each use. For maps, 4 saves no more time than 2: its transforms take what its products save.
 OF_MAPS, OF_KERNELS = 2, 4
-CHANNELS = 32  # on each side, or the transforms weigh more than the products
-WORTH = 2**23  # multiplications of a sample, or compiling takes longer than the steps save
+CHANNELS = 32  # on each side; with 16 the transforms take longer than the products save
+WORTH = 2**23  # multiplications of a sample; with half of them little was gained
 IN_CACHE = 2**19  # numbers of a map that are transformed at a time
 
 Padding = Sequence[tuple[int, int]]
@@ -160,9 +160,10 @@ def _convolved(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any
 
 
 def _at_a_time(x: jax.Array, kernel: int) -> int:
-    """How many samples of x [B, H, W, I] stay in the cache, where a kernel of so many numbers does.
+    """How many samples of x [B, H, W, I] to transform at a time: as many as stay in the cache.
 
-    Of a larger one every part reads all anew, so that there are fewer.
+    More where `kernel`, the numbers of the transformed kernel, does not stay there itself: each
+    part reads it anew.
     """
     return part_size(len(x), max(IN_CACHE, kernel // 2) // math.prod(x.shape[1:]))
 
