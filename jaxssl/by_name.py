@@ -1,43 +1,32 @@
 """Networks found by name: `{name: "vit", **fields}` calls `build(**fields)` of the module `vit`."""
 
-import importlib
 import inspect
 import math
-import pkgutil
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from jaxssl import finder
 from jaxssl.errors import ConfigError, near
-
-
-def _modules(package: ModuleType) -> list[str]:
-    """Names of the modules of a package that expose `build`."""
-    names = [info.name for info in pkgutil.iter_modules(package.__path__)]
-    return [
-        n for n in names if hasattr(importlib.import_module(f"{package.__name__}.{n}"), "build")
-    ]
 
 
 def build_by_name(
     package: ModuleType, config: Mapping[str, Any], field: str, by: str = "name", **given: Any
 ) -> Any:
-    """Call `build(**given, **fields)` of the module of `package` that `config[by]` names.
+    """Call `build(**given, **fields)` of the module that `config[by]` names (`jaxssl.finder`).
 
     Errors: ConfigError for an unknown name, an unknown or missing field, or a value that the
     module's own `build` refuses; the message begins with the full name of the field.
     """
     fields = dict(config)
     if by not in fields:
-        raise ConfigError(f"{field}.{by}: missing; known: {', '.join(_modules(package))}")
+        known = ", ".join(finder.names(package, "build"))
+        raise ConfigError(f"{field}.{by}: missing; known: {known}")
     name = fields.pop(by)
-    known = _modules(package)
-    if name not in known:
-        found = f"{field}.{by}: found {name!r}, expected a module of {package.__name__}"
-        raise ConfigError(found + near(str(name), known))
-    build = importlib.import_module(f"{package.__name__}.{name}").build
+    what = f"one of {package.__name__}"
+    build = finder.find(package, name, defines="build", field=f"{field}.{by}", what=what).build
     parameters = dict(inspect.signature(build).parameters)
     for key in given:
         parameters.pop(key)

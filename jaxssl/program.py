@@ -1,17 +1,15 @@
 """A config made concrete: data, mesh, method, shardings and the compiled step."""
 
 import functools
-import importlib
-import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxssl import data, durations, methods, optim, sharding, state
+from jaxssl import data, durations, finder, methods, optim, sharding, state
 from jaxssl.data import pipeline
-from jaxssl.errors import ConfigError, near
+from jaxssl.errors import ConfigError
 from jaxssl.method import Info, Method, Optimizer
 from jaxssl.state import State
 from jaxssl.step import make_step
@@ -149,15 +147,9 @@ class Program:
 
 
 def find_family(name: str) -> Any:
-    """The module of `jaxssl.methods` with that name, which exposes `build`.
+    """The module of `jaxssl.methods` with that name, or of that dotted name, with its `build`.
 
     Raises:
       ConfigError: none there.
     """
-    known = [m.name for m in pkgutil.iter_modules(methods.__path__)]
-    families = [
-        n for n in known if hasattr(importlib.import_module(f"jaxssl.methods.{n}"), "build")
-    ]
-    if name not in families:
-        raise ConfigError(f"method: no family {name!r}{near(name, families)}")
-    return importlib.import_module(f"jaxssl.methods.{name}")
+    return finder.find(methods, name, defines="build", field="method", what="a family")

@@ -1,13 +1,12 @@
 """Data on the host: sources with random access; batches that are a pure function of the step."""
 
-import importlib
-import importlib.util
-import pkgutil
+import sys
 from typing import Any
 
+from jaxssl import finder
 from jaxssl.data.part import Part, positions
 from jaxssl.data.source import Source
-from jaxssl.errors import ConfigError, near
+from jaxssl.errors import ConfigError
 
 __all__ = ["Part", "Source", "load"]
 
@@ -15,14 +14,14 @@ __all__ = ["Part", "Source", "load"]
 def load(config: Any, split: str) -> Source:
     """Opens the split "train" or "test" of the data set that `config` (the `data` fields) names.
 
-    The part of `config.source` before ":" is a module of this package with a function
-    `open(config, split) -> Source`. Fields: `source`; `path`, a folder or a file; `size`, the
-    square storage size in pixels (0: as stored); `channels`, 1 or 3 (0: as stored); `cache`,
-    "memory" (decode each image once) or "none"; `on_bad_record`, "error" (a record that cannot be
-    decoded ends the run) or "skip" (another sample stands in: `pipeline.dataset`); `train_split`
-    and `test_split`, the names of the splits on disk where they are unusual; `ranges`,
-    ((first, last), ...), the stored positions [first, last) of the only training samples; () is
-    all.
+    The part of `config.source` before ":" is a module of this package, or a dotted name of any
+    other (`jaxssl.finder`), with a function `open(config, split) -> Source`. Fields: `source`;
+    `path`, a folder or a file; `size`, the square storage size in pixels (0: as stored);
+    `channels`, 1 or 3 (0: as stored); `cache`, "memory" (decode each image once) or "none";
+    `on_bad_record`, "error" (a record that cannot be decoded ends the run) or "skip" (another
+    sample stands in: `pipeline.dataset`); `train_split` and `test_split`, the names of the splits
+    on disk where they are unusual; `ranges`, ((first, last), ...), the stored positions
+    [first, last) of the only training samples; () is all.
 
     >>> import ml_collections
     >>> source = load(ml_collections.ConfigDict({"source": "digits", "size": 16}), "test")
@@ -36,22 +35,15 @@ def load(config: Any, split: str) -> Source:
     if split not in ("train", "test"):
         raise ConfigError(f"data split: {split!r} is neither 'train' nor 'test'")
     name = str(config.get("source", "")).partition(":")[0]
-    module = f"{__name__}.{name}"
-    if name.isidentifier() and importlib.util.find_spec(module) is not None:
-        opener = getattr(importlib.import_module(module), "open", None)
-        if opener is not None:
-            try:
-                source: Source = opener(config, split)
-            except OSError as error:
-                place = error.filename or config.get("path", "")
-                raise ConfigError(f"data.path: {place}: {error.strerror or error}") from error
-            ranges = config.get("ranges", ())
-            if split == "train" and ranges:
-                return Part(source, positions(ranges, len(source)))
-            return source
-    raise ConfigError(f"data.source: {name!r} is not a data source{near(name, _known())}")
-
-
-def _known() -> list[str]:
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    return [n for n in names if hasattr(importlib.import_module(f"{__name__}.{n}"), "open")]
+    package = sys.modules[__name__]
+    field, what = "data.source", "a data source"
+    module = finder.find(package, name, defines="open", field=field, what=what)
+    try:
+        source: Source = module.open(config, split)
+    except OSError as error:
+        place = error.filename or config.get("path", "")
+        raise ConfigError(f"data.path: {place}: {error.strerror or error}") from error
+    ranges = config.get("ranges", ())
+    if split == "train" and ranges:
+        return Part(source, positions(ranges, len(source)))
+    return source

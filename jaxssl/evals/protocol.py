@@ -1,22 +1,21 @@
 """An evaluator's settings, checked and named: two numbers compare only under one protocol id."""
 
 import hashlib
-import importlib
 import json
 import numbers
-import pkgutil
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import jaxssl.evals
+from jaxssl import finder
 from jaxssl.errors import ConfigError, near
 from jaxssl.param_groups import plain
 
 
 def names() -> list[str]:
-    """Every evaluator of this package."""
-    return [name for name in _modules() if hasattr(_module(name), "PROTOCOL")]
+    """Every evaluator of this package; none is imported."""
+    return finder.names(jaxssl.evals, "PROTOCOL")
 
 
 def evaluator(name: str) -> ModuleType:
@@ -25,18 +24,8 @@ def evaluator(name: str) -> ModuleType:
     Raises:
       ConfigError: there is none of that name.
     """
-    # Only where that fails is every module imported, to tell evaluators from what they share.
-    if name not in _modules() or not hasattr(_module(name), "PROTOCOL"):
-        raise ConfigError(f"evals.{name}: no such evaluator{near(name, names())}")
-    return _module(name)
-
-
-def _modules() -> list[str]:
-    return [info.name for info in pkgutil.iter_modules(jaxssl.evals.__path__)]
-
-
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"jaxssl.evals.{name}")
+    field, what = f"evals.{name}", "an evaluator"
+    return finder.find(jaxssl.evals, name, defines="PROTOCOL", field=field, what=what)
 
 
 def resolve(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:

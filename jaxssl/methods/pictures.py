@@ -11,8 +11,6 @@ from jaxssl.losses.reconstruction import EPSILON
 from jaxssl.methods import arguments
 from jaxssl.methods.arguments import INPUT, Hidden, Scene
 from jaxssl.methods.terms import Term
-from jaxssl.targets import colour_bins
-from jaxssl.targets.pixels import unpatchify
 
 RECONSTRUCTION = ("clean", "seen", "predicted")
 ATTENTION = ("view", "attention of the class token")
@@ -47,6 +45,8 @@ def reconstruction(term: Term, scene: Scene, clean: jax.Array, config: Any) -> j
     Returns:
       [B, 3, h, w, C] in [0, 1].
     """
+    from jaxssl.targets.pixels import unpatchify  # only where the config names that target
+
     assert term.teacher is not None
     prediction, target = (scene.stack(ref)[0][0] for ref in (term.student, term.teacher))
     if _standardizes(term):
@@ -77,6 +77,8 @@ def colouring(term: Term, scene: Scene, clean: jax.Array, config: Any) -> jax.Ar
     Returns:
       [B, 3, h, w, 3] in [0, 1].
     """
+    from jaxssl.targets import colour_bins  # as above
+
     assert term.teacher is not None
     target = config.targets[term.teacher.output]
     bins = colour_bins.gamut(target.get("spacing", colour_bins.SPACING))
