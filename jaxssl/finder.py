@@ -77,7 +77,7 @@ def _place(package: ModuleType, name: Any) -> str | None:
 
 
 def _unknown(package: ModuleType, name: Any, defines: str, field: str, what: str) -> ConfigError:
-    if isinstance(name, str) and "." in name:
+    if isinstance(name, str) and "." in name and _place(package, name):
         expected = f"a module that can be imported and defines {defines!r}"
         return ConfigError(f"{field}: found {name!r}, expected {what}: {expected}")
     hint = near(name, names(package, defines))

@@ -117,7 +117,7 @@ def test_a_part_that_needs_an_absent_package_says_which(elsewhere):
         ("__init__", "encoder.name: '__init__' is not an encoder"),
         ("", "encoder.name: '' is not an encoder"),
         (3, "encoder.name: 3 is not an encoder"),
-        ("../vit", "found '../vit', expected an encoder: a module that can be"),
+        ("../vit", "encoder.name: '../vit' is not an encoder; did you mean 'vit'?"),
         ("no_package.part", "found 'no_package.part', expected an encoder: a module that can be"),
         ("jaxssl.errors", "found 'jaxssl.errors', expected an encoder: a module that can be"),
     ],

@@ -240,6 +240,11 @@ class Source(abc.ABC):
             raise Unreadable("it has no label, as others have")
         if label is not None and not 0 <= label < self.num_classes:
             raise Unreadable(f"its label is {label}, and there are {self.num_classes} classes")
+        if isinstance(stored, np.ndarray) and stored.dtype != np.uint8:
+            raise ConfigError(
+                f"data.source: {self.where(i)} is {stored.dtype} {list(stored.shape)}, expected "
+                "uint8 pixels; another type is never cast in silence"
+            )
         image = fit(stored, self._options)
         if self._shape not in (None, image.shape):
             raise ConfigError(

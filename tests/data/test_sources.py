@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from jaxssl.data import array_record, digits, load
-from jaxssl.data.source import ArraySource, Options, fit
+from jaxssl.data.source import ArraySource, Options, Source, fit
 from jaxssl.errors import ConfigError
 
 
@@ -260,3 +260,16 @@ def test_a_cache_larger_than_the_memory_is_refused_before_it_is_filled(shared):
     with pytest.raises(ConfigError, match=r"data\.cache.*GiB.*data\.cache=none"):
         load(config(**fields), "train")
     assert load(config(**fields, cache="none"), "train").shapes["image"] == (4000, 4000, 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+def test_what_is_no_uint8_is_refused_by_name_and_never_cast(dtype):
+    class Waveforms(Source):
+        def read(self, i):
+            return np.linspace(-1, 1, 48).reshape(4, 4, 3).astype(dtype), None
+
+    with pytest.raises(ConfigError) as error:
+        Waveforms("waves train", 3, (), Options(), "waves")
+    assert str(error.value).startswith(
+        f"data.source: sample 0 of waves train is {dtype} [4, 4, 3], expected uint8 pixels"
+    )
