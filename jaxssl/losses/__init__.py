@@ -56,6 +56,7 @@ and by how much others differ; those that trip people up most, with ours first:
 | `sinkhorn_dino` | the rows of all views balanced together | each view apart, as in `swav` |
 """
 
+from jaxssl.losses.adversarial import fooling_error, telling_error
 from jaxssl.losses.bags import (
     bag_divergence,
     bag_of_words,
@@ -111,6 +112,7 @@ from jaxssl.losses.latent import (
     smooth_l1,
 )
 from jaxssl.losses.mining import mine_neighbors
+from jaxssl.losses.pairs import density_ratio, pair_error
 from jaxssl.losses.pretext import (
     colorization,
     rebalancing_weights,
@@ -118,7 +120,13 @@ from jaxssl.losses.pretext import (
     view_index,
     weighted_cross_entropy,
 )
-from jaxssl.losses.reconstruction import mae, masked_squared_error, simmim
+from jaxssl.losses.reconstruction import (
+    inpainting_error,
+    mae,
+    masked_squared_error,
+    simmim,
+    split_error,
+)
 from jaxssl.losses.redundancy import (
     barlow_twins,
     mixed_cross_correlation,
@@ -163,17 +171,20 @@ __all__ = [
     "data2vec",
     "dbot",
     "decoupled_contrastive",
+    "density_ratio",
     "dino",
     "epps_pulley",
     "extended_jarque_bera",
     "feature_matching",
     "focal_binary_cross_entropy",
+    "fooling_error",
     "gaussian_denoising",
     "gaussian_kl",
     "half_line_knots",
     "ibot",
     "ijepa",
     "info_nce_queue",
+    "inpainting_error",
     "instance_discrimination",
     "instance_nce",
     "kl_divergence",
@@ -195,6 +206,7 @@ __all__ = [
     "nt_xent",
     "over_pairs",
     "over_views",
+    "pair_error",
     "random_directions",
     "rebalancing_weights",
     "relation_pairs",
@@ -217,9 +229,11 @@ __all__ = [
     "sliced_watson",
     "smooth_l1",
     "soft_sphere",
+    "split_error",
     "squared_distance",
     "sum_of",
     "swav",
+    "telling_error",
     "tico",
     "tree_length_regularizer",
     "vcreg",

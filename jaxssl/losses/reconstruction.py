@@ -10,6 +10,7 @@ Where published forms differ, these follow the first column:
 """
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -123,3 +124,65 @@ def _differences(prediction: jax.Array, target: jax.Array, mask: jax.Array) -> j
     chex.assert_equal_shape((prediction, target))
     chex.assert_shape(mask, prediction.shape[:-1])
     return prediction.astype(jnp.float32) - jax.lax.stop_gradient(target).astype(jnp.float32)
+
+
+def inpainting_error(
+    prediction: jax.Array,
+    target: jax.Array,
+    hole: jax.Array,
+    *,
+    overlap: int = 0,
+    overlap_weight: float = 10.0,
+) -> jax.Array:
+    """Mean squared error in a hole, and, with a greater weight, on a border around it.
+
+    L = sum_p w_p |y_p - x_p|^2 / (C sum_p [w_p > 0]), with w = 1 in the hole, `overlap_weight` at
+    most `overlap` pixels along each axis from it, and 0 elsewhere. Pathak et al., 2016, "Context
+    encoders", arXiv 1604.07379. No gradient to the target.
+
+    Args:
+      prediction: y [..., h, w, C]; computed in float32.
+      target: x [..., h, w, C].
+      hole: [..., h, w] bool.
+      overlap: width of the border, in pixels.
+      overlap_weight: of its errors.
+
+    Returns:
+      Scalar, float32; 0 where there is no hole.
+
+    >>> y, x = jnp.zeros((1, 1, 3, 1)), jnp.array([[[[1.0], [2.0], [3.0]]]])
+    >>> hole = jnp.array([[[True, False, False]]])
+    >>> float(inpainting_error(y, x, hole)), float(inpainting_error(y, x, hole, overlap=1))
+    (1.0, 20.5)
+    """
+    chex.assert_equal_shape((prediction, target))
+    chex.assert_shape(hole, prediction.shape[:-1])
+    weight = hole.astype(jnp.float32)
+    if overlap:
+        side = 2 * overlap + 1
+        flat = weight.reshape(-1, *weight.shape[-2:], 1)
+        near_hole = nn.max_pool(flat, (side, side), padding="SAME").reshape(weight.shape)
+        weight = weight + overlap_weight * (near_hole - weight)
+    errors = prediction.astype(jnp.float32) - jax.lax.stop_gradient(target).astype(jnp.float32)
+    total = (jnp.square(errors).mean(-1) * weight).sum()
+    return total / jnp.maximum((weight > 0).sum(), 1)
+
+
+def split_error(prediction: jax.Array, hidden: jax.Array) -> jax.Array:
+    """Mean squared error of what was hidden, over all numbers of it.
+
+    L = mean |x2 - g|^2. Lee et al., 2021, "Predicting what you already know helps: provable
+    self-supervised learning", arXiv 2008.01064, there the sum over the P numbers.
+
+    Args:
+      prediction: g, any shape; computed in float32.
+      hidden: x2, of the same shape; no gradient.
+
+    Returns:
+      Scalar, float32.
+
+    >>> float(split_error(jnp.zeros((1, 2)), jnp.array([[1.0, 3.0]])))
+    5.0
+    """
+    target = jax.lax.stop_gradient(hidden).astype(jnp.float32)
+    return jnp.square(prediction.astype(jnp.float32) - target).mean()

@@ -26,12 +26,10 @@ Fields of `config.method_options`:
 from collections.abc import Mapping
 from typing import Any
 
-import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl import encoders, heads, optim, schedules
+from jaxssl import encoders, heads, losses, optim, schedules
 from jaxssl.by_name import build_by_name
 from jaxssl.errors import ConfigError, near
 from jaxssl.heads import linear
@@ -104,7 +102,12 @@ def build(config: Any, info: Info) -> Method:
         hole = block["pixels"]
         best = (x * hole[..., None]).sum((0, 1, 2, 3)) / jnp.maximum(hole.sum(), 1)
         constant = jnp.broadcast_to(best, x.shape)
-        return {"hole": (inpainting_error(drawn, x, hole), inpainting_error(constant, x, hole))}
+        return {
+            "hole": (
+                losses.inpainting_error(drawn, x, hole),
+                losses.inpainting_error(constant, x, hole),
+            )
+        }
 
     def filled(
         params: PyTree, seen: Any, extra: PyTree, batch: Batch, key: jax.Array, step: jax.Array
@@ -126,7 +129,7 @@ def build(config: Any, info: Info) -> Method:
         del seen
         x, block, drawn, stats = draw(params, extra, batch, key, step, train=True)
         hole = block["pixels"]
-        reconstruction = inpainting_error(
+        reconstruction = losses.inpainting_error(
             drawn, x, hole, overlap=options["overlap"], overlap_weight=options["overlap_weight"]
         )
 
@@ -143,9 +146,9 @@ def build(config: Any, info: Info) -> Method:
 
         # The generator plays against a discriminator that stands still, and the other way round.
         scores, _ = judge(jax.lax.stop_gradient(params), stats, drawn=drawn)
-        fooling = fooling_error(scores["drawn"])
+        fooling = losses.fooling_error(scores["drawn"])
         scores, judge_stats = judge(params, stats, drawn=jax.lax.stop_gradient(drawn), real=x)
-        telling = telling_error(scores["real"], scores["drawn"])
+        telling = losses.telling_error(scores["real"], scores["drawn"])
         a = weight(step)
         value = (1 - a) * reconstruction + a * fooling + telling
         metrics = {
@@ -169,85 +172,6 @@ def build(config: Any, info: Info) -> Method:
         pretext,
         {"hole": Pictures(pictures.RECONSTRUCTION, filled)},
     )
-
-
-def inpainting_error(
-    prediction: jax.Array,
-    target: jax.Array,
-    hole: jax.Array,
-    *,
-    overlap: int = 0,
-    overlap_weight: float = 10.0,
-) -> jax.Array:
-    """Mean squared error in a hole, and, with a greater weight, on a border around it.
-
-    L = sum_p w_p |y_p - x_p|^2 / (C sum_p [w_p > 0]), with w = 1 in the hole, `overlap_weight` at
-    most `overlap` pixels along each axis from it, and 0 elsewhere. Pathak et al., 2016, "Context
-    encoders", arXiv 1604.07379. No gradient to the target.
-
-    Args:
-      prediction: y [..., h, w, C]; computed in float32.
-      target: x [..., h, w, C].
-      hole: [..., h, w] bool.
-      overlap: width of the border, in pixels.
-      overlap_weight: of its errors.
-
-    Returns:
-      Scalar, float32; 0 where there is no hole.
-
-    >>> y, x = jnp.zeros((1, 1, 3, 1)), jnp.array([[[[1.0], [2.0], [3.0]]]])
-    >>> hole = jnp.array([[[True, False, False]]])
-    >>> float(inpainting_error(y, x, hole)), float(inpainting_error(y, x, hole, overlap=1))
-    (1.0, 20.5)
-    """
-    chex.assert_equal_shape((prediction, target))
-    chex.assert_shape(hole, prediction.shape[:-1])
-    weight = hole.astype(jnp.float32)
-    if overlap:
-        side = 2 * overlap + 1
-        flat = weight.reshape(-1, *weight.shape[-2:], 1)
-        near_hole = nn.max_pool(flat, (side, side), padding="SAME").reshape(weight.shape)
-        weight = weight + overlap_weight * (near_hole - weight)
-    errors = prediction.astype(jnp.float32) - jax.lax.stop_gradient(target).astype(jnp.float32)
-    total = (jnp.square(errors).mean(-1) * weight).sum()
-    return total / jnp.maximum((weight > 0).sum(), 1)
-
-
-def fooling_error(drawn: jax.Array) -> jax.Array:
-    """The generator's side of the game: L = -mean log D, D = sigmoid(s).
-
-    Goodfellow et al., 2014, "Generative adversarial networks", arXiv 1406.2661, the form that does
-    not saturate.
-
-    Args:
-      drawn: scores s of drawn images, any shape; computed in float32.
-
-    Returns:
-      Scalar, float32.
-
-    >>> round(float(fooling_error(jnp.zeros(3))), 6)  # log 2
-    0.693147
-    """
-    return jax.nn.softplus(-drawn.astype(jnp.float32)).mean()
-
-
-def telling_error(real: jax.Array, drawn: jax.Array) -> jax.Array:
-    """The discriminator's side: L = -mean (log D(real) + log (1 - D(drawn))), D = sigmoid(s).
-
-    Goodfellow et al., 2014, "Generative adversarial networks", arXiv 1406.2661.
-
-    Args:
-      real, drawn: scores s of images, of one shape; computed in float32.
-
-    Returns:
-      Scalar, float32.
-
-    >>> round(float(telling_error(jnp.zeros(3), jnp.zeros(3))), 6)  # 2 log 2
-    1.386294
-    """
-    chex.assert_equal_shape((real, drawn))
-    real, drawn = real.astype(jnp.float32), drawn.astype(jnp.float32)
-    return (jax.nn.softplus(-real) + jax.nn.softplus(drawn)).mean()
 
 
 def _named(tree: PyTree) -> dict[str, PyTree]:

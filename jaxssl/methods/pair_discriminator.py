@@ -27,11 +27,10 @@ Fields of `config.method_options`:
 from collections.abc import Mapping
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
-from jaxssl import encoders, heads, views
+from jaxssl import encoders, heads, losses, views
 from jaxssl.by_name import check_choice, check_positive
 from jaxssl.chunking import chunked
 from jaxssl.errors import ConfigError, near
@@ -138,7 +137,7 @@ def build(config: Any, info: Info) -> Method:
             start < count, fill, lambda old, *_: old, extra["landmarks"], batch, start
         )
         after = {"batch_stats": {"student": stats}, "landmarks": landmarks}
-        value = pair_error(logits[..., 0], logits[..., 1])
+        value = losses.pair_error(logits[..., 0], logits[..., 1])
         return value, Aux(jax.lax.stop_gradient({**extra, **after}), {})
 
     def pretext(
@@ -151,7 +150,7 @@ def build(config: Any, info: Info) -> Method:
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
         logits, _ = told(params, extra, batch, key, False, 1)
         # As many broken pairs as true ones: of one answer for all, 1/2 is the best.
-        return {"pairs": (pair_error(logits[..., 0], logits[..., 1]), jnp.log(2.0))}
+        return {"pairs": (losses.pair_error(logits[..., 0], logits[..., 1]), jnp.log(2.0))}
 
     def encode(
         params: PyTree, seen: Mapping[str, PyTree], extra: PyTree, batch: Batch
@@ -167,47 +166,13 @@ def build(config: Any, info: Info) -> Method:
 
         # One landmark after another: pairs of all with all would not fit.
         logits = jax.lax.map(beside, marks).T
-        ratios = density_ratio(logits, limit=options["limit"])
+        ratios = losses.density_ratio(logits, limit=options["limit"])
         return {"pooled": ratios, "logits": logits, "embedding": own[:, 0]}
 
     if k > 1:
         _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
         checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
     return Method(init, {"main": loss}, {"student": encode}, pretext=pretext)
-
-
-def pair_error(true: jax.Array, broken: jax.Array) -> jax.Array:
-    """Logistic loss of telling true pairs from broken ones, each kind counting half.
-
-    L = -1/2 mean log f(x, z) - 1/2 mean log (1 - f(x, z')), f = sigmoid(l); log 2 by chance. With
-    true pairs from p(x, z) and broken ones from p(x) p(z) its minimum is at f = g / (1 + g), g =
-    p(x, z) / (p(x) p(z)). Tosh, Krishnamurthy, Hsu, 2021, "Contrastive learning, multi-view
-    redundancy, and linear models", arXiv 2008.10150.
-
-    Args:
-      true, broken: logits l, of one shape; computed in float32.
-
-    Returns:
-      Scalar, float32.
-
-    >>> round(float(pair_error(jnp.zeros(3), jnp.zeros(3))), 6)
-    0.693147
-    """
-    chex.assert_equal_shape((true, broken))
-    true, broken = true.astype(jnp.float32), broken.astype(jnp.float32)
-    return (jax.nn.softplus(-true) + jax.nn.softplus(broken)).mean() / 2
-
-
-def density_ratio(logits: jax.Array, *, limit: float = float("inf")) -> jax.Array:
-    """g = f / (1 - f) = exp(l), with logits cut to [-limit, limit], float32.
-
-    Of the best discriminator of as many true as broken pairs it is p(x, z) / (p(x) p(z)). Tosh,
-    Krishnamurthy, Hsu, 2021, arXiv 2008.10150.
-
-    >>> density_ratio(jnp.array([0.0, 9.0]), limit=0.0).tolist()
-    [1.0, 1.0]
-    """
-    return jnp.exp(jnp.clip(logits.astype(jnp.float32), -limit, limit))
 
 
 def _options(config: Any, info: Info) -> dict[str, Any]:

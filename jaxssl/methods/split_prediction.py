@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxssl import encoders, heads, views
+from jaxssl import encoders, heads, losses, views
 from jaxssl.by_name import check_choice
 from jaxssl.errors import ConfigError, near
 from jaxssl.method import Aux, Batch, Info, Method, PyTree
@@ -77,7 +77,7 @@ def build(config: Any, info: Info) -> Method:
     ) -> tuple[jax.Array, Aux]:
         prediction, hidden, stats = predicted(params, extra, batch, key, train=True)
         after = jax.lax.stop_gradient({"student": stats})
-        return split_error(prediction, hidden), Aux({**extra, "batch_stats": after}, {})
+        return losses.split_error(prediction, hidden), Aux({**extra, "batch_stats": after}, {})
 
     def pretext(
         params: PyTree,
@@ -89,7 +89,9 @@ def build(config: Any, info: Info) -> Method:
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
         prediction, hidden, _ = predicted(params, extra, batch, key, train=False)
         constant = jnp.broadcast_to(hidden.mean((0, 1)), hidden.shape)
-        return {"hidden": (split_error(prediction, hidden), split_error(constant, hidden))}
+        return {
+            "hidden": (losses.split_error(prediction, hidden), losses.split_error(constant, hidden))
+        }
 
     def encode(
         params: PyTree, seen: Mapping[str, PyTree], extra: PyTree, batch: Batch
@@ -106,26 +108,6 @@ def build(config: Any, info: Info) -> Method:
         _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
         checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
     return Method(init, {"main": loss}, {"student": encode}, pretext=pretext)
-
-
-def split_error(prediction: jax.Array, hidden: jax.Array) -> jax.Array:
-    """Mean squared error of what was hidden, over all numbers of it.
-
-    L = mean |x2 - g|^2. Lee et al., 2021, "Predicting what you already know helps: provable
-    self-supervised learning", arXiv 2008.01064, there the sum over the P numbers.
-
-    Args:
-      prediction: g, any shape; computed in float32.
-      hidden: x2, of the same shape; no gradient.
-
-    Returns:
-      Scalar, float32.
-
-    >>> float(split_error(jnp.zeros((1, 2)), jnp.array([[1.0, 3.0]])))
-    5.0
-    """
-    target = jax.lax.stop_gradient(hidden).astype(jnp.float32)
-    return jnp.square(prediction.astype(jnp.float32) - target).mean()
 
 
 def _networks(config: Any, numbers: int) -> Networks:

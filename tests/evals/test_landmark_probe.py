@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from jaxssl.errors import ConfigError
 from jaxssl.evals import landmark_probe
 from jaxssl.evals.features import Features
-from jaxssl.methods.pair_discriminator import density_ratio, pair_error
+from jaxssl.losses import density_ratio, pair_error
 
 JOINT = np.array([[0.4, 0.1], [0.1, 0.4]])
 

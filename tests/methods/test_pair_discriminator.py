@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import experiments
-from jaxssl import heads, views
+from jaxssl import heads, losses, views
 from jaxssl.errors import ConfigError
 from jaxssl.method import Info
 from jaxssl.methods import halves, pair_discriminator
@@ -116,9 +116,9 @@ def test_features_are_the_ratios_of_the_half_to_the_landmarks():
 
 
 def test_the_ratio_of_a_certain_pair_is_bounded():
-    found = pair_discriminator.density_ratio(jnp.array([-900.0, 0.0, 900.0]), limit=4.0)
+    found = losses.density_ratio(jnp.array([-900.0, 0.0, 900.0]), limit=4.0)
     np.testing.assert_allclose(found, [np.exp(-4), 1, np.exp(4)], rtol=1e-6)
-    slope = jax.grad(pair_discriminator.pair_error)(jnp.array([-900.0]), jnp.array([900.0]))
+    slope = jax.grad(losses.pair_error)(jnp.array([-900.0]), jnp.array([900.0]))
     assert float(slope[0]) == -0.5  # half of the pairs, and no overflow
 
 

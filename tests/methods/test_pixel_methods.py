@@ -12,9 +12,9 @@ import experiments
 from jaxssl import encoders, heads, masks, schedules
 from jaxssl.config import merged
 from jaxssl.errors import ConfigError
+from jaxssl.losses import fooling_error, inpainting_error, telling_error
 from jaxssl.masks import Given, Setting
 from jaxssl.method import Info
-from jaxssl.methods.context_encoder import fooling_error, inpainting_error, telling_error
 from jaxssl.program import find_family
 from jaxssl.state import example_batch
 from jaxssl.targets import colour_bins

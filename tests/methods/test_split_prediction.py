@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import experiments
+from jaxssl import losses
 from jaxssl.errors import ConfigError
 from jaxssl.evals import conditional_independence
 from jaxssl.evaluator import Evaluator
@@ -77,7 +78,7 @@ def test_the_prediction_is_the_conditional_mean_where_it_can_be_any_function():
     """Two contexts, each with two continuations: the best output is between these."""
     output, seen = jnp.zeros((2, 1)), np.array([0, 0, 0, 1, 1])
     hidden = jnp.array([1.0, 1.0, -1.0, 4.0, 2.0])[:, None]
-    slope = jax.grad(lambda o: split_prediction.split_error(o[seen], hidden))
+    slope = jax.grad(lambda o: losses.split_error(o[seen], hidden))
     for _ in range(200):
         output = output - slope(output)
     np.testing.assert_allclose(output[:, 0], [1 / 3, 3.0], atol=1e-4)
