@@ -81,7 +81,7 @@ def _unknown(package: ModuleType, name: Any, defines: str, field: str, what: str
         expected = f"a module that can be imported and defines {defines!r}"
         return ConfigError(f"{field}: found {name!r}, expected {what}: {expected}")
     hint = near(name, names(package, defines))
-    return ConfigError(f"{field}: {name!r} is not {what}{hint}")
+    return ConfigError(f"{field}: found {name!r}, expected {what}{hint}")
 
 
 def _defines(folders: Sequence[pathlib.Path], name: str, wanted: str) -> bool:

@@ -112,12 +112,12 @@ def test_a_part_that_needs_an_absent_package_says_which(elsewhere):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("vot", "encoder.name: 'vot' is not an encoder; did you mean 'vit'?"),
-        ("winograd", "encoder.name: 'winograd' is not an encoder; known: convnet"),
-        ("__init__", "encoder.name: '__init__' is not an encoder"),
-        ("", "encoder.name: '' is not an encoder"),
-        (3, "encoder.name: 3 is not an encoder"),
-        ("../vit", "encoder.name: '../vit' is not an encoder; did you mean 'vit'?"),
+        ("vot", "encoder.name: found 'vot', expected an encoder; did you mean 'vit'?"),
+        ("winograd", "encoder.name: found 'winograd', expected an encoder; known: convnet"),
+        ("__init__", "encoder.name: found '__init__', expected an encoder"),
+        ("", "encoder.name: found '', expected an encoder"),
+        (3, "encoder.name: found 3, expected an encoder"),
+        ("../vit", "encoder.name: found '../vit', expected an encoder; did you mean 'vit'?"),
         ("no_package.part", "found 'no_package.part', expected an encoder: a module that can be"),
         ("jaxssl.errors", "found 'jaxssl.errors', expected an encoder: a module that can be"),
     ],

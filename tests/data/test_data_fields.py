@@ -23,9 +23,9 @@ from jaxssl.data.source import ArraySource, Options, Source
         (dict(on_bad_record=3), "data.on_bad_record: 3"),
         (dict(ranges=5), "data.ranges: found 5"),
         (dict(ranges=((0, None),)), "data.ranges: found"),
-        (dict(source=None), "data.source: 'None'"),
-        (dict(source=3), "data.source: '3'"),
-        (dict(source="../digits"), "data.source: '../digits'"),
+        (dict(source=None), "data.source: found 'None'"),
+        (dict(source=3), "data.source: found '3'"),
+        (dict(source="../digits"), "data.source: found '../digits'"),
         (dict(source="coloured_digits", size=1), "data.size: found 1"),
     ],
 )

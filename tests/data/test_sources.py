@@ -224,8 +224,8 @@ def test_fit_channels():
 @pytest.mark.parametrize(
     "fields, words",
     [
-        (dict(source="packed_jpg"), "data.source: 'packed_jpg'|did you mean 'packed_jpeg'"),
-        (dict(source="pipeline"), "data.source: 'pipeline' is not a data source|digits"),
+        (dict(source="packed_jpg"), "data.source: found 'packed_jpg'|did you mean 'packed_jpeg'"),
+        (dict(source="pipeline"), "data.source: found 'pipeline', expected a data source|digits"),
         (dict(source="packed_jpeg", path="/none/x"), "data.path: /none/x is not there|_test.npz"),
         (dict(source="npz", path="/none/x"), "data.path: /none/x|expected one npz file"),
         (dict(source="image_folder", path="/none/x"), "data.path: /none/x is not a folder"),

@@ -20,8 +20,8 @@ def test_the_id_names_all_settings_and_nothing_else():
 @pytest.mark.parametrize(
     "config, message",
     [
-        ({"kn": {}}, "evals.kn: 'kn' is not an evaluator; did you mean 'knn'?"),
-        ({"logistic": {}}, "evals.logistic: 'logistic' is not an evaluator"),
+        ({"kn": {}}, "evals.kn: found 'kn', expected an evaluator; did you mean 'knn'?"),
+        ({"logistic": {}}, "evals.logistic: found 'logistic', expected an evaluator"),
         ({"knn": {"temprature": 0.1}}, "did you mean 'temperature'?"),
         ({"knn": {"k": 0}}, "evals.knn.k: found 0, expected a whole number of at least 1"),
         ({"knn": {"k": True}}, "evals.knn.k: found True"),
