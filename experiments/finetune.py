@@ -21,20 +21,23 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxssl import base
+from jaxssl.config import recipes
+from jaxssl.config.recipes import vision
 
 PRESETS = ("digits", "cifar10", "imagenet1k_vit_b16")
+CONTROLS = {"labels_alone": {"stages": ()}}
+PROOF = dict(preset="digits", on="linear/accuracy", seeds=3)
 # preset -> lambda, hidden widths of the projector, projection width P, slices S.
 SCALES = {"digits": (0.02, (256, 256), 16, 256), "cifar10": (0.02, (512, 512), 32, 256)}
 HEADLINE = (0.05, (2048, 2048), 64, 1024)
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
-    config = base.vision(preset)
-    config.method = "joint_embedding"
+    config = recipes.base(preset)
+    config.method = "composed"
     small = preset in SCALES
     if small:
-        config.encoder = dict(name="vit", pool="mean", **base.SMALL_VITS[preset])
+        config.encoder = dict(name="vit", pool="mean", **vision.SMALL_VITS[preset])
         config.views["global"].size = config.encoder.image_size
     weight, hidden, width, slices = SCALES.get(preset, HEADLINE)
     pretrain: dict[str, Any] = {
@@ -96,7 +99,7 @@ def _published(config: ConfigDict) -> dict[str, Any]:
     }
     batch, epochs, warmup = 1024, 100, 5
     config.views["global"].crop.scale = (0.08, 1.0)
-    base.imagenet_recipe(
+    vision.imagenet_recipe(
         config,
         name="adamw",
         learning_rate=5e-4 * batch / 256,

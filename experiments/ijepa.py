@@ -7,38 +7,35 @@ from images with a joint-embedding predictive architecture, arXiv 2301.08243.
 
 scikit-learn's digits; minutes on 2 CPU cores. kNN 69.2 %, linear 91.0 %, no better than the
 control's 71.0 % and 90.6 %; random init 48.6 % and 70.6 % (1 seed). The control predicts a teacher
-that stays as random as it began:
-
-  ... --config.teachers.ema.decay=1.0
+that stays as random as it began.
 
   python -m jaxssl.main --config=experiments/ijepa.py:cifar10 --workdir=runs/ijepa-cifar10
 
 CIFAR-10 under $JAXSSL_DATA/cifar10.
-
-At equal compute, by `python -m jaxssl.compare --table=comparison_vit`: 24,000 GFLOP of `cifar10`, 5
-min 41 s on one of 2 CPU cores, 1 seed: kNN 27.6, linear 32.8; random init 28.0, 32.5; raw pixels
-33.2, 37.1; the control 30.8, 36.9.
 """
 
 from ml_collections import ConfigDict
 
-from jaxssl import base
+from jaxssl.config import recipes
+from jaxssl.config.recipes import vision
 
 PRESETS = ("digits", "cifar10", "imagenet1k_vit_h14")
+CONTROLS = {"random_teacher": {"teachers.ema.decay": 1.0}}
+PROOF = dict(preset="digits", on="knn/accuracy", seeds=3)
 # preset -> (side of a patch; the predictor's width, depth and heads; first decay of the teacher).
 SCALES = {"digits": (2, 48, 2, 3, 0.998), "cifar10": (4, 64, 3, 4, 0.998)}
 HEADLINE = (14, 384, 12, 12, 0.996)
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
-    config = base.vision(preset)
+    config = recipes.base(preset)
     patch, width, depth, heads, decay = SCALES.get(preset, HEADLINE)
-    base.patches(
+    vision.patches(
         config, ("crop", "affine"), patch=patch, pool="mean", class_token=False, posemb="sincos2d"
     )
     if "crop" in config.views["global"]:
         config.views["global"].crop.scale = (0.3, 1.0)
-    config.method = "masked_prediction"
+    config.method = "composed"
     config.masks.blocks = dict(
         name="multi_block", count=4, scale=(0.15, 0.2), aspect=(0.75, 1.5), context=(0.85, 1.0)
     )
@@ -47,7 +44,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
         width=width,
         depth=depth,
         heads=heads,
-        grid=base.grid(config),
+        grid=vision.grid(config),
         reads="tokens",
         output="prediction",
     )
@@ -66,7 +63,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
         config.optimizer.learning_rate = ("warmup_cosine", 5e-4, 100, 1e-6)
     if preset not in SCALES:
         config.method_options = dict(drop_path=0.0)
-        base.imagenet_recipe(
+        vision.imagenet_recipe(
             config,
             name="adamw",
             learning_rate=1e-3,

@@ -19,14 +19,17 @@ give the pairs away.
 
 from ml_collections import ConfigDict
 
-from jaxssl import base
+from jaxssl.config import recipes
 
 PRESETS = ("digits", "cifar10")
+# The landmark embedding of a discriminator that has not learned which halves belong together.
+CONTROLS = {"untrained": {"optimizer.learning_rate": 0.0}}
+PROOF = dict(preset="digits", on="landmark_probe/accuracy_256", seeds=3)
 STEPS = {"digits": 60, "cifar10": 235}
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
-    config = base.vision(preset)
+    config = recipes.base(preset)
     config.method = "pair_discriminator"
     config.method_options = dict(half="left", landmarks=256, limit=4.0)
     # Pictures as they are: a colour, a turn or a scale that both halves of a view share would give

@@ -28,8 +28,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxssl import base
-from jaxssl.stages import TAKEN
+from jaxssl.config import recipes
+from jaxssl.config.recipes import vision
+from jaxssl.run.stages import TAKEN
 
 PRESETS = ("digits", "digits_cosine", "cifar10", "cifar10_cosine")
 # scale -> the decoder's width, depth and heads.
@@ -41,10 +42,10 @@ CONSTANT, END = 0.5, 0.1
 
 def get_config(preset: str = "digits") -> ConfigDict:
     scale, _, cosine = preset.partition("_")
-    config = base.vision(scale)
-    base.patches(config, pool="mean", posemb="sincos2d")
+    config = recipes.base(scale)
+    vision.patches(config, pool="mean", posemb="sincos2d")
     config.preset = preset
-    config.method = "masked_prediction"
+    config.method = "composed"
     second = _sets(config, scale)
     patch = config.encoder.patch
     config.masks.hidden = dict(name="random", ratio=0.75, how="drop")
@@ -54,7 +55,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
         width=width,
         depth=depth,
         heads=heads,
-        grid=base.grid(config),
+        grid=vision.grid(config),
         patch_values=patch**2,
         reads="tokens",
         output="reconstruction",
@@ -79,12 +80,12 @@ def _sets(config: Any, scale: str) -> dict[str, Any]:
     config.data.update(mean=(0.5,), std=(0.5,))
     if scale == "digits":  # a threshold of zero inverts every pixel
         return {"views.global.solarize": dict(probability=1.0, threshold=0.0)}
-    config.data.update(source="npz", path=base.data_path("fashion_mnist"), channels=1)
+    config.data.update(source="npz", path=vision.data_path("fashion_mnist"), channels=1)
     # Two sets in minutes on a CPU.
     config.train.update(steps=1400, global_batch=64)
     config.optimizer.learning_rate = ("warmup_cosine", 3e-3, 70, 1e-6)
     config.evals.update(bank=10_000, test=5_000)
-    return {"data.source": "packed_jpeg", "data.path": base.data_path("cifar10")}
+    return {"data.source": "packed_jpeg", "data.path": vision.data_path("cifar10")}
 
 
 def _infinite(peak: float, steps: int, second: dict[str, Any]) -> tuple[dict[str, Any], ...]:
@@ -121,3 +122,7 @@ def _stage(name: str, source: str, changes: dict[str, Any]) -> dict[str, Any]:
 def _forget(source: str) -> dict[str, Any]:
     """An evaluation on the first set, nothing trained."""
     return dict(name="forget", init_from=source, changes={"train.steps": 0})
+
+
+CONTROLS = {"repeated_cosine": {"stages": get_config("digits_cosine").stages}}
+PROOF = dict(preset="digits", on="knn/accuracy", seeds=3)

@@ -6,9 +6,7 @@ segmentation, arXiv 2410.23132.
   python -m jaxssl.main --config=experiments/s3d_mae.py --workdir=runs/s3d_mae
 
 Volumes made from scikit-learn's digits. The control is dense: it sees hidden blocks as zeros, and
-computes on them:
-
-  ... --config.encoder.sparse=False --config.student.decoder.densify=False
+computes on them.
 
   python -m jaxssl.main --config=experiments/s3d_mae.py:em --workdir=runs/s3d_mae-em
 
@@ -23,9 +21,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxssl import base
+from jaxssl.config import recipes
+from jaxssl.config.recipes import vision
 
 PRESETS = ("digits", "em", "volumes160")
+CONTROLS = {"dense": {"encoder.sparse": False, "student.decoder.densify": False}}
+PROOF = dict(preset="digits", on="knn/accuracy", seeds=3)
 DATA: dict[str, dict[str, Any]] = {
     "digits": dict(source="stacked_digits", size=16, frames=8, mean=(0.31,), std=(0.18,)),
     "em": dict(source="em_volume", size=32, frames=8, mean=(0.48,), std=(0.16,)),
@@ -37,11 +38,11 @@ RESENC_L = dict(widths=(32, 64, 128, 256, 320, 320), blocks=(1, 3, 4, 6, 6, 6), 
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
-    config = base.vision("digits")
+    config = recipes.base("digits")
     config.preset = preset
     config.data.update(DATA[preset])
     if preset in PATHS:
-        config.data.path = base.data_path(PATHS[preset])
+        config.data.path = vision.data_path(PATHS[preset])
     large = preset == "volumes160"
     network = RESENC_L if large else SMALL
     config.encoder = dict(name="residual_unet", dims=3, sparse=True, **network)
@@ -49,7 +50,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     turned = dict(affine=dict(rotation=15.0, log_scale=0.2, shift=0.05))
     mirrored = dict(flip=0.5, vertical_flip=0.5) if preset in PATHS else {}
     config.views = {"global": dict(count=1, size=config.data.size, **turned, **mirrored)}
-    config.method = "masked_prediction"
+    config.method = "composed"
     # Of a ratio for the whole batch, as published, so that as much of each sample is visible.
     config.masks.hidden = dict(name="random", ratio=(0.6, 0.9), per="batch", how="replace")
     config.student.decoder = dict(

@@ -19,14 +19,17 @@ CIFAR-10 under $JAXSSL_DATA/cifar10; not measured yet.
 
 from ml_collections import ConfigDict
 
-from jaxssl import base
+from jaxssl.config import recipes
 
 PRESETS = ("digits", "cifar10")
+# The same readout of a prediction that was never learned.
+CONTROLS = {"untrained": {"optimizer.learning_rate": 0.0}}
+PROOF = dict(preset="digits", on="conditional_independence/prediction_50", seeds=3)
 HIDDEN = {"digits": 256, "cifar10": 1024}
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
-    config = base.vision(preset)
+    config = recipes.base(preset)
     config.method = "split_prediction"
     config.method_options = dict(context="top")
     # Colours and noise of a view are no part of what is to be predicted.

@@ -9,9 +9,7 @@ with the pixels as they are and a constant rate of learning as in Orhan, Wang, W
 
 Clips of a moving digit, made from scikit-learn's; the label is the digit, and with
 --config.data.source=moving_digits:direction where it goes. The control hides so little that the
-boxes around it give it away:
-
-  ... --config.masks.hidden.ratio=0.1
+boxes around it give it away.
 
   python -m jaxssl.main --config=experiments/video_mae.py:clips_vit_h14 --workdir=runs/video_mae-h14
 
@@ -20,19 +18,22 @@ Clips of 16 frames as uint8 arrays in the one npz file under $JAXSSL_DATA/clips.
 
 from ml_collections import ConfigDict
 
-from jaxssl import base
+from jaxssl.config import recipes
+from jaxssl.config.recipes import vision
 
 PRESETS = ("digits", "clips_vit_h14")
+CONTROLS = {"little_hidden": {"masks.hidden.ratio": 0.1}}
+PROOF = dict(preset="digits", on="knn/accuracy", seeds=3)
 # preset -> the decoder's width, depth and heads.
 DECODERS = {"digits": (64, 2, 2), "clips_vit_h14": (512, 4, 16)}
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
-    config = base.vision("digits" if preset == "digits" else "imagenet1k_vit_h14")
+    config = recipes.base("digits" if preset == "digits" else "imagenet1k_vit_h14")
     config.preset = preset
     frames, tubelet = (8, 2) if preset == "digits" else (16, 2)
     clip = dict(frames=frames, tubelet=tubelet, pool="mean", posemb="sincos3d")
-    base.patches(config, ("crop", "flip"), **clip)
+    vision.patches(config, ("crop", "flip"), **clip)
     if preset == "digits":
         config.data.update(
             source="moving_digits", size=32, frames=frames, mean=(0.08,), std=(0.21,)
@@ -42,7 +43,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     else:
         config.data.update(
             source="npz",
-            path=base.data_path("clips"),
+            path=vision.data_path("clips"),
             frames=frames,
             mean=(0.45,) * 3,
             std=(0.225,) * 3,
@@ -52,7 +53,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
         config.encoder.class_token = True
         config.train.global_batch = 512
         config.optimizer.update(name="adamw", learning_rate=1e-4, weight_decay=0.05, clip_norm=0.1)
-    config.method = "masked_prediction"
+    config.method = "composed"
     patch, channels = config.encoder.patch, len(config.data.mean)
     # One permutation of all boxes, whichever frame they are of.
     config.masks.hidden = dict(name="random", ratio=0.9, how="drop")
@@ -62,7 +63,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
         width=width,
         depth=depth,
         heads=heads,
-        grid=(frames // tubelet, *base.grid(config)),
+        grid=(frames // tubelet, *vision.grid(config)),
         patch_values=tubelet * patch**2 * channels,
         reads="tokens",
         output="reconstruction",

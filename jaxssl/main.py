@@ -1,7 +1,7 @@
 """Runs a config: `python -m jaxssl.main --config=experiments/lejepa.py:PRESET --workdir=DIR`.
 
-One of several processes of a run joins the others (see `jaxssl.processes`): by flags, by the
-variables that stand for them, or by what SLURM, Open MPI or a TPU cluster have set.
+One of several processes of a run joins the others (see `jaxssl.devices.processes`): by flags, by
+the variables that stand for them, or by what SLURM, Open MPI or a TPU cluster have set.
 """
 
 import argparse
@@ -9,14 +9,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from jaxssl import runtime
+from jaxssl.devices import runtime
 
 if __name__ == "__main__":
     runtime.with_large_pages()  # before anything large is imported: it starts the process anew
 
-from jaxssl import cli, processes, train
-from jaxssl import config as configs
-from jaxssl.errors import ConfigError, Diverged
+from jaxssl.config import command_line as cli
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError, Diverged
+from jaxssl.devices import processes
+from jaxssl.run import train
 
 USAGE = (
     "python -m jaxssl.main --config=FILE[:PRESET] --workdir=DIR "

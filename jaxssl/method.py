@@ -13,26 +13,107 @@ PyTree = Any
 Batch = Mapping[str, jax.Array]
 
 
+KINDS = (
+    "audio",
+    "boxes",
+    "graph",
+    "image",
+    "index",
+    "keypoints",
+    "label",
+    "mask",
+    "points",
+    "series",
+    "spikes",
+    "table",
+    "target",
+    "tokens",
+)
+"""What a field of a batch can be; clips and volumes are images with a leading axis."""
+
+
+class Field(NamedTuple):
+    """A field of a batch: what it is, and the shape of one sample of it.
+
+    Attributes:
+      kind: one of KINDS.
+      shape: of one sample, e.g. (32, 32, 3); () is a number.
+      dtype: name of the numpy dtype.
+      facts: what a kind must know beside: a sample rate, columns, names of classes.
+    """
+
+    kind: str
+    shape: tuple[int, ...] = ()
+    dtype: str = "int32"
+    facts: Mapping[str, Any] = {}
+
+
+INDEX = Field("index")
+"""The position of a sample in its source: every batch has it, as "index"."""
+
+LABEL = Field("label")
+"""The number of a class."""
+
+
+class StreamInfo(NamedTuple):
+    """What is known of a stream: N samples, of which B a step, over all devices."""
+
+    num_samples: int
+    global_batch: int
+
+
 class Info(NamedTuple):
     """What the data and the durations say about a run; all that `build` may know beside its config.
 
     Attributes:
-      shapes: batch field name -> shape of one sample, e.g. {"image": (32, 32, 3)}.
-      dtypes: batch field name -> numpy dtype name, e.g. {"image": "uint8"}.
+      fields: name in a batch -> `Field`; of a stream "<stream>/<field>".
       num_samples: N, the samples in the training split.
       num_classes: classes of `label`, 0 where there are no labels.
       steps: training steps of this stage.
       steps_per_epoch: N // global batch, at least 1.
       global_batch: B.
+      streams: of `config.streams`, by name; where there are none, a batch has the fields of the
+        training split by their own names.
+      tables: what earlier stages made, by name (`jaxssl.tables`).
     """
 
-    shapes: Mapping[str, tuple[int, ...]]
-    dtypes: Mapping[str, str]
+    fields: Mapping[str, Field]
     num_samples: int
     num_classes: int
     steps: int
     steps_per_epoch: int
     global_batch: int
+    streams: Mapping[str, StreamInfo] = {}
+    tables: Mapping[str, Any] = {}
+
+    def of_stream(self, name: str) -> "Info":
+        """What is known of one stream, whose fields have their own names; "" is this itself."""
+        if not name:
+            return self
+        return self._replace(fields=of_stream(self.fields, name), **self.streams[name]._asdict())
+
+    def batch_of(self, field: str) -> int:
+        """B of a field of the batch."""
+        return self.of_stream(stream_of(field)).global_batch
+
+
+def stream_of(field: str) -> str:
+    """The stream that a field of a batch belongs to, "" where there are none.
+
+    >>> stream_of("unlabelled/image"), stream_of("image")
+    ('unlabelled', '')
+    """
+    return field.rpartition("/")[0]
+
+
+def of_stream(batch: Mapping[str, Any], stream: str) -> dict[str, Any]:
+    """The fields of one stream of a batch by their own names.
+
+    >>> of_stream({"a/index": 1, "b/index": 2}, "b")
+    {'index': 2}
+    """
+    own = {name: x for name, x in batch.items() if stream_of(name) == stream}
+    return {name.rpartition("/")[2]: x for name, x in own.items()}
 
 
 class Aux(NamedTuple):
@@ -42,10 +123,34 @@ class Aux(NamedTuple):
     metrics: Mapping[str, jax.Array]
 
 
-LossFn = Callable[
-    [PyTree, Mapping[str, PyTree], PyTree, Batch, jax.Array, jax.Array], tuple[jax.Array, Aux]
-]
-EncodeFn = Callable[[PyTree, Mapping[str, PyTree], PyTree, Batch], Mapping[str, jax.Array]]
+class Context(NamedTuple):
+    """All that a loss or a readout may read; `Ops.context` builds it.
+
+    Attributes:
+      params: one top-level name per network.
+      teachers: name -> what `Teacher.read` gives, without gradient.
+      extra: every other array that lives across steps.
+      batch: of the step.
+      key: of the step.
+      step: of the state.
+    """
+
+    params: PyTree
+    teachers: Mapping[str, PyTree]
+    extra: PyTree
+    batch: Batch
+    key: jax.Array
+    step: jax.Array
+
+
+LossFn = Callable[[Context], tuple[jax.Array, Aux]]
+Readout = Callable[[Context], Mapping[str, jax.Array]]
+
+PRETEXT = "pretext"
+"""The readout {term: [2]}: the error of what is predicted, and that of the best constant."""
+
+PICTURES = "pictures/"
+"""Readouts of this prefix are for the report: OrderedDict caption -> [B, h, w, C] in [0, 1]."""
 
 
 class Teacher(NamedTuple):
@@ -83,6 +188,7 @@ class Ops(NamedTuple):
       apply: (state, grads, optimizer="main") -> state.
       teach: (state, when) -> state.
       key: (state, salt=0) -> key.
+      context: (state, batch, key=None) -> Context; the key of the step by default.
     """
 
     grad: Callable[..., Any]
@@ -90,21 +196,10 @@ class Ops(NamedTuple):
     apply: Callable[..., Any]
     teach: Callable[..., Any]
     key: Callable[..., Any]
+    context: Callable[..., Context]
 
 
 StepRule = Callable[[Ops, Any, Batch], tuple[Any, Mapping[str, jax.Array]]]
-
-
-class Pictures(NamedTuple):
-    """Rows of pictures for the report.
-
-    Attributes:
-      captions: of the K pictures of a sample.
-      make: (params, teachers, extra, batch, key, step) -> [B, K, h, w, C] in [0, 1].
-    """
-
-    captions: tuple[str, ...]
-    make: Callable[..., jax.Array]
 
 
 class Method(NamedTuple):
@@ -112,22 +207,30 @@ class Method(NamedTuple):
 
     Attributes:
       init: (key, batch) -> (params, extra); `params` has one top-level name per network.
-      losses: name -> (params, teachers, extra, batch, key, step) -> (scalar, Aux).
-      encoders: name -> (params, teachers, extra, batch) -> {"pooled": [B, D], ...}; evaluation
-        mode, no key. The first is the default.
+      losses: name -> (Context) -> (scalar, Aux).
+      readouts: name -> (Context) -> {output: array}, in evaluation mode. Those of an encoder have
+        the name of its network, and give {"pooled": [B, D], ...}; the first is the default. Others
+        are `PRETEXT`, where something hidden is predicted, and `PICTURES`.
       teachers: name -> Teacher.
       step: the step rule; None means one gradient step.
       optimizers: name -> Optimizer; {} means `config.optimizer` on everything, as "main".
-      pretext: (params, teachers, extra, batch, key, step) -> {term: (its error, that of the best
-        constant)}, in evaluation mode; None where nothing hidden is predicted.
-      pictures: title -> `Pictures`, in evaluation mode.
     """
 
     init: Callable[[jax.Array, Batch], tuple[PyTree, PyTree]]
     losses: Mapping[str, LossFn]
-    encoders: Mapping[str, EncodeFn]
+    readouts: Mapping[str, Readout]
     teachers: Mapping[str, Teacher] = {}
     step: StepRule | None = None
     optimizers: Mapping[str, Optimizer] = {}
-    pretext: Callable[..., Mapping[str, tuple[jax.Array, jax.Array]]] | None = None
-    pictures: Mapping[str, Pictures] = {}
+
+    @property
+    def encoders(self) -> dict[str, Readout]:
+        """The readouts of encoders."""
+        others = (PRETEXT, PICTURES)
+        return {name: f for name, f in self.readouts.items() if not name.startswith(others)}
+
+    @property
+    def pictures(self) -> dict[str, Readout]:
+        """Title -> the readout of pictures for the report."""
+        found = {n: f for n, f in self.readouts.items() if n.startswith(PICTURES)}
+        return {name.removeprefix(PICTURES): f for name, f in found.items()}

@@ -11,10 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxssl import runs
-from jaxssl.errors import ConfigError, near
+from jaxssl import modalities
+from jaxssl.config.errors import ConfigError, near
 from jaxssl.evals.features import to_host
-from jaxssl.runs import Run
+from jaxssl.method import Context
+from jaxssl.run import runs
+from jaxssl.run.runs import Run
+from jaxssl.step import make_ops
 
 PyTree = Any
 Encode = Callable[[PyTree, jax.Array], jax.Array]
@@ -57,19 +60,20 @@ def of_run(run: Run, output: str = "", encoder: str = "") -> tuple[Encode, PyTre
     method, config = program.method, program.config.evals
     name = encoder_name(run, encoder)
     output = output or config.output
-    read = method.encoders[name]
+    read, key = method.readouts[name], jax.random.key(0)
+    fields = program.source.fields
+    of = modalities.evaluated_field(program.config.views, fields)
 
-    def encode(params: PyTree, images: jax.Array) -> jax.Array:
-        batch = {"image": _eight_bits(images)}
-        found = read(params["params"], params["teachers"], params["extra"], batch)
+    def encode(params: PyTree, x: jax.Array) -> jax.Array:
+        batch = {of: _eight_bits(x) if fields[of].dtype == "uint8" else x}
+        found = read(Context(**params, batch=batch, key=key, step=state.step))
         if output not in found:
             raise ConfigError(f"output: the encoder gives no {output!r}{near(output, found)}")
         return found[output]
 
     whole = {"params": state.params, "teachers": seen(run), "extra": state.extra}
-    shape, dtype = program.info.shapes["image"], program.info.dtypes["image"]
-    images = jax.ShapeDtypeStruct((1, *shape), dtype)
-    is_read = _leaves_read(encode, whole, images)
+    example = jax.ShapeDtypeStruct((1, *fields[of].shape), fields[of].dtype)
+    is_read = _leaves_read(encode, whole, example)
     leaves, structure = jax.tree.flatten(whole)
     kept = [jnp.asarray(to_host(leaf)) if r else None for leaf, r in zip(leaves, is_read)]
     return jax.jit(encode), jax.tree.unflatten(structure, kept)
@@ -97,12 +101,10 @@ def encoder_name(run: Run, encoder: str = "") -> str:
 
 def seen(run: Run) -> dict[str, PyTree]:
     """The params of the run's teachers, as losses and encoders see them."""
-    state = run.state
-    with jax.set_mesh(run.program.mesh):
-        return {
-            name: teacher.read(state.teachers[name], state.params, state.extra, state.step)
-            for name, teacher in run.program.method.teachers.items()
-        }
+    program = run.program
+    with jax.set_mesh(program.mesh):
+        context = make_ops(program.method, program.optimizers).context(run.state, {})
+        return dict(context.teachers)
 
 
 def _leaves_read(encode: Encode, params: PyTree, images: jax.ShapeDtypeStruct) -> Sequence[bool]:

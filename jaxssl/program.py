@@ -1,5 +1,6 @@
 """A config made concrete: data, mesh, method, shardings and the compiled step."""
 
+import copy
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,12 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxssl import data, durations, finder, methods, optim, sharding, state
-from jaxssl.data import pipeline
-from jaxssl.errors import ConfigError
-from jaxssl.method import Info, Method, Optimizer
+from jaxssl import data, methods, optim, state
+from jaxssl.config import durations, finder
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError
+from jaxssl.data import pipeline, streams
+from jaxssl.devices import sharding
+from jaxssl.method import Context, Field, Info, Method, Optimizer, StreamInfo
 from jaxssl.state import State
-from jaxssl.step import make_step
+from jaxssl.step import make_ops, make_step
+from jaxssl.tables import Table
 
 PyTree = Any
 
@@ -22,12 +27,14 @@ class Program:
 
     Args:
       config: from `jaxssl.config.load`.
-      artifacts: what earlier stages left, by stage name: {"params": ..., "extra": ...}.
+      artifacts: what earlier stages left, by stage name: {"params": ..., "extra": ...} or a table.
       devices: default all.
       source: the training split, where it is not to be opened from `config.data`.
 
     Attributes:
-      source: the training split.
+      source: the training split, which evaluations read; whole, with its own labels.
+      streams: what is trained on, by name; "" where there are none: that split, or what
+        `data.part`, `data.join`, `data.labels`, `data.noise` and `data.tasks` make of it.
       info: `jaxssl.method.Info`.
       mesh, method, optimizers: as the names say.
       shapes, shardings: of the whole state.
@@ -44,30 +51,21 @@ class Program:
         source: Any = None,
     ):
         self.config = config
-        batch = config.train.global_batch
-        self.mesh = sharding.make_mesh(config.mesh, batch, devices)
+        self.mesh = sharding.make_mesh(config.mesh, streams.batches(config), devices)
+        left = artifacts or {}
+        tables = {name: found for name, found in left.items() if isinstance(found, Table)}
         self.source = data.load(config.data, "train") if source is None else source
-        if batch > len(self.source):
-            raise ConfigError(
-                f"train.global_batch: {batch} is more than the {len(self.source)} samples of "
-                f"{self.source.name}"
-            )
-        steps = durations.resolve(config.train, len(self.source), batch)
-        self.info = Info(
-            shapes=dict(self.source.shapes),
-            dtypes=dict(self.source.dtypes),
-            num_samples=len(self.source),
-            num_classes=self.source.num_classes,
-            steps=steps,
-            steps_per_epoch=durations.steps_per_epoch(len(self.source), batch),
-            global_batch=batch,
-        )
+        self.streams = streams.open_streams(config, self.source, tables)
+        self.info = describe(config, self.source, self.streams, tables)
         # Outside of the mesh: constants that are made here belong to none, and fit any.
-        self.method = find_family(config.method).build(config, self.info)
+        family = find_family(config.method)
+        if self.info.streams and not getattr(family, "READS_STREAMS", False):
+            raise ConfigError(f"streams: found some, but the method {config.method!r} reads none")
+        self.method = family.build(config, self.info)
         with jax.set_mesh(self.mesh):
             self.optimizers = self._optimizers(self.method)
             # What a frozen teacher may start from: the params of each earlier stage.
-            self._artifacts = {name: left["params"] for name, left in (artifacts or {}).items()}
+            self._artifacts = _params_of(artifacts)
             self._init = state.make_init(self.method, self.optimizers, self.info)
             self.key = jax.random.key(config.train.seed)
             self.shapes = jax.eval_shape(self._init, self.key, self._artifacts)
@@ -79,6 +77,22 @@ class Program:
             return method.optimizers
         params, _ = jax.eval_shape(method.init, jax.random.key(0), state.example_batch(self.info))
         return {"main": Optimizer(optim.make(self.config.optimizer, params, self.info.steps))}
+
+    def with_seed(self, seed: int, artifacts: Mapping[str, PyTree] | None = None) -> "Program":
+        """The program of the same config with another `train.seed`; what is compiled is shared.
+
+        Args:
+          seed: of the initialisation, the order of the samples and the views.
+          artifacts: what earlier stages left, of the same shapes; no tables, which are a part of
+            what is compiled.
+        """
+        other = copy.copy(self)
+        other.config = configs.merged(self.config, {"train.seed": seed})
+        other._artifacts = _params_of(artifacts)
+        other.streams = streams.open_streams(other.config, self.source)
+        with jax.set_mesh(self.mesh):
+            other.key = jax.random.key(seed)
+        return other
 
     def init(self) -> State:
         """The state at step 0: the same numbers on any number of devices."""
@@ -103,12 +117,13 @@ class Program:
 
         Args:
           start: the first step.
-          source: of the samples, where they are not the training split's.
+          source: of the samples, where they are not those that are trained on; of all streams.
         """
-        rows = pipeline.batches(
-            source or self.source,
-            seed=self.config.train.seed,
-            global_batch=self.info.global_batch,
+        read = self.streams
+        if source is not None:
+            read = {name: stream._replace(source=source) for name, stream in read.items()}
+        rows = pipeline.stream_batches(
+            read,
             start=start,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -118,6 +133,13 @@ class Program:
         for batch in placed:
             yield waiting
             waiting = batch
+
+    def context(
+        self, state: State, batch: Mapping[str, jax.Array], key: jax.Array | None = None
+    ) -> Context:
+        """What a readout of the method reads; without a key that of seed 0."""
+        ops = make_ops(self.method, self.optimizers)
+        return ops.context(state, batch, jax.random.key(0) if key is None else key)
 
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows as a part of the global batch."""
@@ -136,14 +158,53 @@ class Program:
 
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The global batch as shapes with shardings."""
-        return {
-            name: jax.ShapeDtypeStruct(
-                (self.info.global_batch, *shape),
-                np.dtype(self.info.dtypes[name]),
-                sharding=self._batch_sharding,
-            )
-            for name, shape in self.info.shapes.items()
-        }
+        fields = self.info.fields
+        return {n: self._abstract(field, self.info.batch_of(n)) for n, field in fields.items()}
+
+    def evaluated_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """A batch of what is evaluated, as large as that of a step, as shapes with shardings."""
+        fields = self.source.fields
+        return {n: self._abstract(field, self.info.global_batch) for n, field in fields.items()}
+
+    def _abstract(self, field: Field, batch: int) -> jax.ShapeDtypeStruct:
+        shape, dtype = (batch, *field.shape), np.dtype(field.dtype)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=self._batch_sharding)
+
+    @property
+    def bad_records(self) -> list[str]:
+        """A line on each record met so far that could not be read, of all sources."""
+        sources = [self.source, *(stream.source for stream in self.streams.values())]
+        return list(dict.fromkeys(line for source in sources for line in source.bad_records))
+
+
+def describe(
+    config: Any, source: data.Source, of: Mapping[str, pipeline.Stream], tables: Mapping[str, Table]
+) -> Info:
+    """What a method may know of the run that it is built for.
+
+    Args:
+      config: of the run.
+      source: the training split.
+      of: the streams that are trained on.
+      tables: that earlier stages made, by name.
+    """
+    batch = config.train.global_batch
+    samples = len(of[""].source if "" in of else source)
+    return Info(
+        fields=streams.fields(of),
+        num_samples=samples,
+        num_classes=source.num_classes,
+        steps=durations.resolve(config.train, samples, batch),
+        steps_per_epoch=durations.steps_per_epoch(samples, batch),
+        global_batch=batch,
+        streams={n: StreamInfo(len(s.source), s.batch) for n, s in of.items() if n},
+        tables=tables,
+    )
+
+
+def _params_of(artifacts: Mapping[str, PyTree] | None) -> dict[str, PyTree]:
+    left = artifacts or {}
+    return {name: x["params"] for name, x in left.items() if not isinstance(x, Table)}
 
 
 def find_family(name: str) -> Any:

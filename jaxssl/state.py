@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxssl.config.naming import fold_name
 from jaxssl.method import Info, Method, Optimizer, PyTree
-from jaxssl.naming import fold_name
 
 
 @flax.struct.dataclass
@@ -42,8 +42,8 @@ class State:
 def example_batch(info: Info, size: int = 2) -> dict[str, jax.Array]:
     """A batch of zeros with the shapes of the data: enough to initialise a method."""
     return {
-        name: jnp.zeros((size, *shape), np.dtype(info.dtypes[name]))
-        for name, shape in info.shapes.items()
+        name: jnp.zeros((size, *field.shape), np.dtype(field.dtype))
+        for name, field in info.fields.items()
     }
 
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxssl.method import Aux, Batch, Method, Ops, Optimizer, PyTree, StepRule
+from jaxssl.method import Aux, Batch, Context, Method, Ops, Optimizer, PyTree, StepRule
 from jaxssl.state import State
 
 Metrics = Mapping[str, jax.Array]
@@ -58,17 +58,20 @@ def make_ops(method: Method, optimizers: Mapping[str, Optimizer]) -> Ops:
     def key(state: State, salt: int | jax.Array = 0) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(state.key, state.step), salt)
 
-    def evaluate(
-        params: PyTree, state: State, batch: Batch, loss: str, k: jax.Array | None
-    ) -> tuple[jax.Array, Aux]:
-        seen = {
+    def context(state: State, batch: Batch, k: jax.Array | None = None) -> Context:
+        teachers = {
             name: jax.lax.stop_gradient(
                 teacher.read(state.teachers[name], state.params, state.extra, state.step)
             )
             for name, teacher in method.teachers.items()
         }
         k = key(state) if k is None else k
-        return method.losses[loss](params, seen, state.extra, batch, k, state.step)
+        return Context(state.params, teachers, state.extra, batch, k, state.step)
+
+    def evaluate(
+        params: PyTree, state: State, batch: Batch, loss: str, k: jax.Array | None
+    ) -> tuple[jax.Array, Aux]:
+        return method.losses[loss](context(state, batch, k)._replace(params=params))
 
     def loss(
         state: State, batch: Batch, loss: str = "main", key: jax.Array | None = None
@@ -107,7 +110,7 @@ def make_ops(method: Method, optimizers: Mapping[str, Optimizer]) -> Ops:
         }
         return state.replace(teachers={**state.teachers, **moved})
 
-    return Ops(grad, loss, apply, teach, key)
+    return Ops(grad, loss, apply, teach, key, context)
 
 
 def part_of(tree: Mapping[str, PyTree], on: Sequence[str]) -> dict[str, PyTree]:

@@ -15,10 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxssl import durations, schedules
-from jaxssl.errors import ConfigError, near
+from jaxssl.config import durations, schedules
+from jaxssl.config.errors import ConfigError, near
 from jaxssl.method import Info, PyTree, Teacher
-from jaxssl.param_groups import check_fields
+from jaxssl.optim.param_groups import check_fields
 
 Source = Callable[[jax.Array, PyTree, PyTree, Mapping[str, PyTree]], PyTree]
 

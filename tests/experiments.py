@@ -13,7 +13,7 @@ from jaxssl.bench.small import (
     small,
     without_batch_norm,
 )
-from jaxssl.config import merged
+from jaxssl.config.load import merged
 
 __all__ = [
     "FOLDER",
@@ -27,6 +27,9 @@ __all__ = [
     "with_changes",
     "without_batch_norm",
 ]
+
+# The package `experiments.prove` is beside the experiments, not beside this module.
+__path__ = [str(FOLDER)]
 
 
 def presets(name: str) -> tuple[str, ...]:

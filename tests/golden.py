@@ -62,6 +62,42 @@ def check(
             np.testing.assert_allclose(found[i], grads[n], atol=1e-4 * scale + 1e-12, err_msg=n)
 
 
+def check_outputs(shared: pathlib.Path, name: str, fn: Callable[..., Any]) -> None:
+    """`fn` has all values, and the gradients of the first, of every case; all by keyword.
+
+    The fields of a named tuple are the outputs by name. A file without gradients is only run.
+    """
+    with np.load(shared / "golden" / f"{name}.npz") as f:
+        wanted = {k: f[k] for k in f if k.split("/")[1].startswith("out")}
+    for case in sorted({key.split("/")[0] for key in wanted}):
+        inputs, _, grads, hyper = load(shared, name, case)
+
+        def outputs(arrays: Any, hyper: Any = hyper) -> tuple[Any, dict[str, Any]]:
+            out = fn(**arrays, **hyper)
+            named = out._asdict() if hasattr(out, "_asdict") else {"": out}
+            first = jnp.asarray(next(iter(named.values())))
+            turned = first * jnp.cos(jnp.arange(first.size)).reshape(first.shape)
+            return turned.sum(), {**named, "": first}
+
+        def both(moving: Any, rest: Any, outputs: Any = outputs) -> tuple[Any, Any]:
+            of = lambda moving: outputs({**rest, **moving})
+            (_, found), slopes = jax.value_and_grad(of, has_aux=True)(moving)
+            return found, slopes
+
+        rest = {k: v for k, v in inputs.items() if k not in grads}
+        found, slopes = jax.jit(both)({k: inputs[k] for k in grads}, rest)
+        for key, value in wanted.items():
+            if key.startswith(f"{case}/"):
+                got = np.asarray(found[key.split("/out")[1].lstrip("_")], np.float64)
+                assert got.shape == value.shape, (name, key)
+                atol = 2e-5 * max(np.abs(value).max(), 1e-6)
+                np.testing.assert_allclose(got, value, 0, atol, err_msg=f"{name} {key}")
+        for key, slope in grads.items():
+            top = np.abs(slope).max()
+            atol = 1e-4 * top if top > 0 else 1e-6
+            np.testing.assert_allclose(slopes[key], slope, 0, atol, err_msg=f"{name} {case} {key}")
+
+
 def check_devices(fn: Callable[..., Any], arrays: Sequence[Any], batch_axes: Sequence[int | None]):
     """The same value and gradients on one device and on eight, split on each array's batch axis."""
     one, grads = value_and_grads(fn, arrays)

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxssl import alarms, main
-from jaxssl import config as configs
-from jaxssl.alarms import readings
-from jaxssl.alarms.judge import KINDS, Alarm, Judge
+from jaxssl import main
 from jaxssl.bench import alarms as bench
-from jaxssl.errors import ConfigError
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError
 from jaxssl.evals.features import subset
 from jaxssl.program import Program
 from jaxssl.report.writers import read_metrics
+from jaxssl.watch import alarms
+from jaxssl.watch.alarms import readings
+from jaxssl.watch.alarms.judge import KINDS, Alarm, Judge
 
 TOTAL = 600
 BASE = {"rankme": 41.0, "spread": 0.5, "nearest": 0.4}
@@ -341,11 +342,12 @@ def test_a_reader_measures_every_vector_of_the_same_samples(tmp_path):
         )
     program = Program(config)
 
-    def encode(params, teachers, extra, batch):
+    def encode(context):
+        batch = context.batch
         x = batch["image"].reshape(len(batch["image"]), -1).astype(np.float32)
         return {"pooled": x, "scores": x[:, 20:24], "tokens": x[:, None], "kept": x > 1}
 
-    program.method = program.method._replace(encoders={"student": encode})
+    program.method = program.method._replace(readouts={"student": encode})
     reader = readings.Reader(program, "student", 60)  # padded to 64 on eight devices
     state = program.shapes.replace(params={}, teachers={}, extra={}, optimizer={}, key=0, step=0)
     found = reader(state)

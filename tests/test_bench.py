@@ -9,7 +9,7 @@ from jaxssl.bench import __main__ as bench
 from jaxssl.bench import growth, loop, microbatches, sigreg
 from jaxssl.bench.measure import Measure, in_turn, ratios, relative_gap
 from jaxssl.bench.workload import Workload
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 CONFIG = f"--config={experiments.FOLDER / 'lejepa.py'}:digits"
 TINY = [

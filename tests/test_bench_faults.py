@@ -120,3 +120,9 @@ def test_a_run_that_is_told_to_stop_survives(tmp_path, monkeypatch):
         found = command.trial(here, "sigterm", 0, asked)
     assert found.survived and found.seconds > 0, found
     assert not list(tmp_path.glob("tmp*"))
+
+
+def test_what_is_on_record_is_shown_with_its_notes():
+    trials = [dict(provoked=True, survived=s, seconds=2.0, note=n) for s, n in ((1, ""), (0, "no"))]
+    shown = command.block(dict(seed=0, steps=9, faults={"sigterm": trials}))
+    assert "| 2 | 1 | 2.0 s, at most 2.0 s |" in shown and "- sigterm: no" in shown

@@ -15,9 +15,9 @@ from jaxssl.bench import against
 from jaxssl.bench.peers import environment, install, interpreter
 from jaxssl.bench.peers.describe import describe
 from jaxssl.bench.peers.process import Peer, Skipped
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
+from jaxssl.modalities.image import geometry
 from jaxssl.program import Program
-from jaxssl.views import geometry
 
 CONFIG = f"--config={experiments.FOLDER / 'lejepa.py'}:digits"
 TINY = [

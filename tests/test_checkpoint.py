@@ -18,12 +18,12 @@ import tiny
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from orbax.checkpoint._src.checkpointers import async_checkpointer
 
-from jaxssl import manifest
-from jaxssl.checkpoint import CheckpointNotWritten, Checkpoints
-from jaxssl.errors import ConfigError
-from jaxssl.naming import named_leaves
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import named_leaves
+from jaxssl.run import manifest
+from jaxssl.run.checkpoint import CheckpointNotWritten, Checkpoints
+from jaxssl.run.workdir import claimed
 from jaxssl.state import State
-from jaxssl.workdir import claimed
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -469,11 +469,11 @@ TOGETHER = """
 import pathlib, sys
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxssl import agreement
-from jaxssl.checkpoint import CheckpointNotWritten, Checkpoints
-from jaxssl.errors import ConfigError
+from jaxssl.devices import agreement
+from jaxssl.run.checkpoint import CheckpointNotWritten, Checkpoints
+from jaxssl.config.errors import ConfigError
 from jaxssl.state import State
-from jaxssl.workdir import claimed
+from jaxssl.run.workdir import claimed
 
 port, index, folder = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=index)

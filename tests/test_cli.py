@@ -81,7 +81,7 @@ BAD = {
     "mesh.rules=('fsdp',)": ["mesh.rules", "'fsdp'"],
     "mesh.rules=(('.*', 'fsd'),)": ["mesh.rules", "'fsd'", "'fsdp'"],
     # parts that do not exist
-    "method=joint_embeding": ["method", "did you mean 'joint_embedding'"],
+    "method=composd": ["method", "did you mean 'composed'"],
     "method=": ["method", "empty"],
     "encoder.name=covnet": ["encoder.name", "did you mean 'convnet'"],
     "student.projector.name=mpl": ["student.projector.name", "did you mean 'mlp'"],
@@ -146,7 +146,7 @@ def test_config_files_and_presets(refused):
     assert "no preset 'digit'; did you mean 'digits'" in refused(config="tiny.py:digit")
 
 
-BASE = "from jaxssl import base\n\n\ndef get_config():\n"
+BASE = "from jaxssl.config import recipes\n\n\ndef get_config():\n"
 
 
 @pytest.mark.parametrize(
@@ -155,15 +155,16 @@ BASE = "from jaxssl import base\n\n\ndef get_config():\n"
         ("x = 1", "no get_config"),
         ("def get_config():\n    return {}", "expected a ConfigDict"),
         (
-            BASE + "    c = base.vision('digits')\n    c.train.stepz = 3\n    return c",
+            BASE + "    c = recipes.base('digits')\n    c.train.stepz = 3\n    return c",
             "stepz\" does not exist; did you mean 'steps'",
         ),
         (
-            BASE + "    c = base.vision('digits')\n    c.train.update(stepz=3)\n    return c",
+            BASE + "    c = recipes.base('digits')\n    c.train.update(stepz=3)\n    return c",
             "stepz\" does not exist; did you mean 'steps'",
         ),
         (
-            "from jaxssl import base\n\n\ndef get_config():\n    return base.vision('digit')",
+            "from jaxssl.config import recipes\n\n\ndef get_config():\n    return "
+            "recipes.base('digit')",
             "digits",
         ),
     ],

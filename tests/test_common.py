@@ -3,35 +3,36 @@
 import functools
 import itertools
 
+import cover
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import experiments
-from jaxssl import nonfinite, optim, stages, train
+from jaxssl import optim
 from jaxssl.bench.small import followed, in_microbatches, on_host, smooth, trajectory
-from jaxssl.checkpoint import Checkpoints
-from jaxssl.data import em_volume, moving_digits, stacked_digits
-from jaxssl.errors import ConfigError
-from jaxssl.method import Info, Optimizer
-from jaxssl.naming import named_leaves
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import named_leaves
+from jaxssl.data import streams
+from jaxssl.data.images import image_fields
+from jaxssl.data.sets import em_volume, moving_digits, stacked_digits
+from jaxssl.evals.features import device_batches
+from jaxssl.method import Context, Info, Optimizer, StreamInfo
 from jaxssl.program import Program, find_family
 from jaxssl.report.writers import read_metrics
-from jaxssl.state import example_batch, make_init
+from jaxssl.run import stages, train
+from jaxssl.run.checkpoint import Checkpoints
+from jaxssl.state import make_init
+from jaxssl.watch import nonfinite
 
 STEPS = 3
 # One experiment is followed for longer, on more meshes, and through the whole command.
 FOLLOWED = "lejepa"
-# What must compile is run for these at every change: between them they have stages, and most
-# wirings, memories, masks and teachers. All: pytest -m "slow or not slow" tests/test_common.py
-ALWAYS = (
-    *("lejepa", "simclr", "moco_v2", "dino", "instdisc", "deepcluster_v2", "swav", "msn"),
-    *("obow", "random_teacher", "relational_reasoning", "mae", "ibot", "context_encoder"),
-    *("jigsaw", "beit"),
-)
+# What must compile is run at every change for a cover of the parts, and for a few more.
+# All: pytest -m "slow or not slow" tests/test_common.py
 EVERY = [
-    pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow)
+    pytest.param(name, marks=() if name in cover.executed() else pytest.mark.slow)
     for name in experiments.NAMES
 ]
 
@@ -231,7 +232,7 @@ def test_microbatches_keep_the_loss_and_its_gradient(name):
                 n: t.read(state.teachers[n], params, state.extra, step)
                 for n, t in method.teachers.items()
             }
-            return method.losses["main"](params, seen, state.extra, batch, key, step)[0]
+            return method.losses["main"](Context(params, seen, state.extra, batch, key, step))[0]
 
         return jax.value_and_grad(loss)(state.params)
 
@@ -265,13 +266,16 @@ def test_every_encoder_encodes(name):
     run = one_device(name)
     program, state = run.program, run.init()
     with jax.set_mesh(program.mesh):
-        batch = next(program.batches(0))
+        size = program.info.global_batch
+        batch, _ = next(device_batches(program.source, batch_size=size, mesh=program.mesh))
         seen = {
             n: t.read(state.teachers[n], state.params, state.extra, state.step)
             for n, t in program.method.teachers.items()
         }
         for encode in program.method.encoders.values():
-            out = jax.jit(encode)(state.params, seen, state.extra, batch)
+            out = jax.jit(encode)(
+                Context(state.params, seen, state.extra, batch, state.key, state.step)
+            )
             assert out["pooled"].shape[0] == program.info.global_batch
             assert np.isfinite(out["pooled"]).all() and float(out["pooled"].std()) > 0
 
@@ -298,9 +302,12 @@ def test_every_preset_builds_at_its_full_size(name, preset):
 def shapes_at_full_size(stage, left):
     """The state's shapes, once every loss is traced."""
     config, artifacts = stage.config, {name: tree["params"] for name, tree in left.items()}
-    shapes = {"index": (), "image": shape_of_a_sample(config.data), "label": ()}
-    dtypes = {"index": "int32", "image": "uint8", "label": "int32"}
-    info = Info(shapes, dtypes, 10_000, 10, 1_000, 10, config.train.global_batch)
+    fields = image_fields(shape_of_a_sample(config.data))
+    sizes = streams.batches(config)
+    parts = {name: StreamInfo(10_000, sizes[f"streams.{name}.batch"]) for name in config.streams}
+    if parts:
+        fields = {f"{name}/{field}": kind for name in parts for field, kind in fields.items()}
+    info = Info(fields, 10_000, 10, 1_000, 10, config.train.global_batch, parts)
     method = find_family(config.method).build(config, info)
     # Large networks take seconds to trace: here once, and the optimizer's moments on the shapes.
     key = jax.random.key(0)
@@ -311,14 +318,17 @@ def shapes_at_full_size(stage, left):
         for name, (tx, on) in (method.optimizers or own).items()
     }
     state = alone.replace(optimizer=moments)
-    batch = jax.eval_shape(lambda: example_batch(info, config.train.global_batch))
+    batch = {
+        name: jax.ShapeDtypeStruct((info.batch_of(name), *field.shape), field.dtype)
+        for name, field in fields.items()
+    }
     seen = {
         n: jax.eval_shape(t.read, state.teachers[n], state.params, state.extra, state.step)
         for n, t in method.teachers.items()
     }
     for loss in method.losses.values():
         value, _ = jax.eval_shape(
-            loss, state.params, seen, state.extra, batch, jax.random.key(0), state.step
+            loss, Context(state.params, seen, state.extra, batch, jax.random.key(0), state.step)
         )
         assert value.shape == () and value.dtype == jnp.float32
     return state

@@ -5,9 +5,9 @@ import tiny
 from ml_collections import ConfigDict
 
 import experiments
-from jaxssl import config as configs
-from jaxssl.errors import ConfigError
-from jaxssl.skeleton import skeleton
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.skeleton import skeleton
 
 
 @pytest.fixture
@@ -110,6 +110,18 @@ def test_merged_copies(load):
     assert (old.train.steps, old.encoder.widths) == (20, (8,))
     with pytest.raises(ConfigError, match=r"did you mean 'train\.steps'"):
         configs.merged(old, {"train.step": 3})
+    more = configs.merged(old, {"losses.mine": dict(fn="sigreg")})
+    assert more.losses.mine.fn == "sigreg" and "mine" not in old.losses
+
+
+def test_a_config_of_an_older_version_reads_back(load):
+    now = configs.to_dict(load()) | {"method": "composed"}
+    now["stages"] = [{"name": "a", "changes": {"method": "composed", "train.steps": 3}}]
+    for old in ("joint_embedding", "masked_prediction"):
+        stage = {"name": "a", "changes": {"method": old, "train.steps": 3}}
+        before = now | {"method": old, "stages": [stage]}
+        assert configs.differences(before, now) == []
+        assert configs.from_dict(before) == configs.from_dict(now)
 
 
 def test_differences_name_what_moves_a_parameter(load):

@@ -1,8 +1,8 @@
 import pytest
 from ml_collections import ConfigDict
 
-from jaxssl import durations
-from jaxssl.errors import ConfigError
+from jaxssl.config import durations
+from jaxssl.config.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import pytest
 import tiny
 from test_processes import assert_same, two_processes
 
-from jaxssl import config as configs
-from jaxssl import train
 from jaxssl.bench import small
-from jaxssl.checkpoint import Checkpoints
+from jaxssl.config import load as configs
 from jaxssl.program import Program
+from jaxssl.run import train
+from jaxssl.run.checkpoint import Checkpoints
 
 BEFORE, AFTER = 2, 3
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxssl import evaluate, main, runs
-from jaxssl.errors import ConfigError
+from jaxssl import main
+from jaxssl.commands import evaluate
+from jaxssl.config.errors import ConfigError
 from jaxssl.report.writers import read_json
+from jaxssl.run import runs
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pytest
 import tiny
 
 from jaxssl import main
-from jaxssl.checkpoint import Checkpoints
-from jaxssl.naming import named_leaves
+from jaxssl.config.naming import named_leaves
 from jaxssl.program import Program
+from jaxssl.run.checkpoint import Checkpoints
 
 LONG = ("train.steps=240", "checkpoint.every_steps=7")
 EIGHT = {"JAX_NUM_CPU_DEVICES": "8"}  # as this process has

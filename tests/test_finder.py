@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import FOLDER
-from jaxssl import data, encoders, evals, finder, heads, masks, memories, methods, targets
-from jaxssl.errors import ConfigError
+from jaxssl import data, encoders, evals, heads, masks, memories, methods, modalities, targets
+from jaxssl.config import finder
+from jaxssl.config.errors import ConfigError
 
 KINDS = {
     encoders: "build",
@@ -18,6 +19,7 @@ KINDS = {
     memories: "build",
     targets: "build",
     methods: "build",
+    modalities: "views",
     data: "open",
     evals: "PROTOCOL",
 }
@@ -32,27 +34,32 @@ def test_the_names_told_from_the_text_are_the_modules_that_define_the_part(packa
     names = finder.names(package, KINDS[package])
     assert names
     for name in names:
-        assert find(name, package, KINDS[package]).__name__ == f"{package.__name__}.{name}"
+        found = find(name, package, KINDS[package])
+        assert found.__name__ == finder.place_of(package, name, KINDS[package])
+        assert found.__name__.startswith(package.__name__) and hasattr(found, KINDS[package])
 
 
 def test_building_byol_imports_no_module_that_it_does_not_name():
     """With an error planted in every other part of the package, BYOL still builds."""
     code = f"""
         import importlib.abc, sys
-        from jaxssl import config, data, encoders, evals, finder, heads, masks, memories, methods
-        from jaxssl import targets
+        from jaxssl import data, encoders, evals, heads, masks, memories, methods
+        from jaxssl.config import load as config, finder
+        from jaxssl import modalities, targets
 
         kinds = {{
             encoders: "build", heads: "build", masks: "build", memories: "build",
-            targets: "build", methods: "build", data: "open", evals: "PROTOCOL",
+            targets: "build", methods: "build", modalities: "views", data: "open",
+            evals: "PROTOCOL",
         }}
         named = {{
-            "jaxssl.methods.joint_embedding", "jaxssl.encoders.convnet", "jaxssl.heads.mlp",
-            "jaxssl.data.digits", "jaxssl.evals.knn", "jaxssl.evals.linear",
-            "jaxssl.evals.fewshot", "jaxssl.evals.pretext",
+            "jaxssl.methods.composed", "jaxssl.encoders.convnet", "jaxssl.heads.mlp",
+            "jaxssl.modalities.image", "jaxssl.data.sets.digits", "jaxssl.evals.probes.knn",
+            "jaxssl.evals.probes.linear", "jaxssl.evals.probes.fewshot",
+            "jaxssl.evals.tasks.pretext",
         }}
         others = {{
-            f"{{package.__name__}}.{{name}}"
+            finder.place_of(package, name, defines)
             for package, defines in kinds.items() for name in finder.names(package, defines)
         }} - named
 
@@ -119,7 +126,10 @@ def test_a_part_that_needs_an_absent_package_says_which(elsewhere):
         (3, "encoder.name: found 3, expected an encoder"),
         ("../vit", "encoder.name: found '../vit', expected an encoder; did you mean 'vit'?"),
         ("no_package.part", "found 'no_package.part', expected an encoder: a module that can be"),
-        ("jaxssl.errors", "found 'jaxssl.errors', expected an encoder: a module that can be"),
+        (
+            "jaxssl.config.errors",
+            "found 'jaxssl.config.errors', expected an encoder: a module that can be",
+        ),
     ],
 )
 def test_a_name_of_no_part_is_one_clear_line(name, message):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import experiments
-from jaxssl import stages
-from jaxssl.naming import named_leaves
+from jaxssl.config.naming import named_leaves
 from jaxssl.program import Program
+from jaxssl.run import stages
 
 
 @pytest.mark.parametrize("preset", experiments.presets("finetune"))

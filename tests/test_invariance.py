@@ -10,7 +10,7 @@ import pytest
 
 from jaxssl.bench import invariance, pair
 from jaxssl.bench.invariance import Cell, Trajectory
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.report.writers import read_json, write_json
 
 
@@ -104,3 +104,15 @@ def test_a_process_of_a_pair_ends_with_the_one_that_started_it():
     process = subprocess.Popen([sys.executable, "-c", waits], stdin=subprocess.PIPE)
     process.communicate(timeout=90)  # the other end of the pipe is gone
     assert process.returncode == 1
+
+
+def test_what_is_on_record_is_shown_by_its_largest_differences():
+    cell = lambda size: dict(metrics=size, params=2 * size, absent="")
+    absent = dict(metrics=0.0, params=0.0, absent="batch normalisation")
+    rows = {
+        "a": dict(steps=3, cells={"2 devices": cell(1e-7), "microbatches": absent}),
+        "b": dict(steps=3, cells={"2 devices": cell(3e-7), "microbatches": cell(0.0)}),
+    }
+    shown = invariance.block(rows)
+    assert "| 2 devices | 2 | 3e-07 / 6e-07 |" in shown
+    assert "| microbatches | 1 | equal |" in shown

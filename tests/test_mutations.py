@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 import experiments
-from jaxssl import config as configs
-from jaxssl import stages
-from jaxssl.errors import ConfigError
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError
 from jaxssl.program import Program
+from jaxssl.run import rehearsal, stages
 
 # Of every kind of part, and quick to trace: views, heads, teachers, masks, memories, targets.
 READ = ("encoder", "student", "teachers", "losses", "views", "masks", "optimizer", "evals")
@@ -137,7 +137,7 @@ def outcome(name: str, changes: list[Change], as_overrides: bool) -> str:
     try:
         config = mutated(name, changes, as_overrides)
         plan = stages.resolve(config, experiments.FOLDER / "nowhere")
-        stages.rehearsed(plan, stages.imported(config))
+        rehearsal.rehearsed(plan, stages.imported(config))
         held = dict(fields(config))
         for field, value in changes:
             below = any(field.startswith(f"{other}.") for other, _ in changes)

@@ -7,12 +7,14 @@ import pytest
 import tiny
 import toys
 
-from jaxssl import config as configs
-from jaxssl import main, nonfinite, rewinds, train
-from jaxssl.errors import ConfigError, Diverged
+from jaxssl import main
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError, Diverged
+from jaxssl.config.naming import named_leaves
 from jaxssl.method import Aux
-from jaxssl.naming import named_leaves
 from jaxssl.program import Program
+from jaxssl.run import rewinds, train
+from jaxssl.watch import nonfinite
 
 # The weighted term overflows float32 in the step after the eighth alone, or from it on.
 ONE_BAD_STEP = {"losses.sigreg.weight": ("piecewise", 0.02, (8, 3e38), (9, 0.02))}

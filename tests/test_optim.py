@@ -5,8 +5,9 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from jaxssl import optim, param_groups
-from jaxssl.errors import ConfigError
+from jaxssl import optim
+from jaxssl.config.errors import ConfigError
+from jaxssl.optim import param_groups
 
 
 def toy():

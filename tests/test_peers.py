@@ -10,9 +10,10 @@ import sys
 import jax
 import pytest
 
-from jaxssl import main, processes
-from jaxssl.errors import ConfigError
-from jaxssl.peers import Peers, may_be_anothers
+from jaxssl import main
+from jaxssl.config.errors import ConfigError
+from jaxssl.devices import processes
+from jaxssl.devices.heartbeat import Peers, may_be_anothers
 
 ADDRESS = {"JAX_COORDINATOR_ADDRESS": "host:1234"}
 PLACE = {**ADDRESS, "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
@@ -20,8 +21,8 @@ SLURM = dict.fromkeys(processes.SLURM, "8")
 TPUS = {"TPU_WORKER_HOSTNAMES": "a,b"}
 MEMBER = """
 import os, signal, sys, time
-from jaxssl import processes
-from jaxssl.errors import ConfigError
+from jaxssl.devices import processes
+from jaxssl.config.errors import ConfigError
 try:
     with processes.joined(processes.settings({}, os.environ)):
         time.sleep(1)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxssl import config as configs
-from jaxssl import train
+from jaxssl.config import load as configs
+from jaxssl.run import train
 
 
 def free_port():

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxssl import durations, schedules
-from jaxssl.chunking import chunked
+from jaxssl.config import durations, schedules
 from jaxssl.data.order import permute
+from jaxssl.devices.chunking import chunked
 
 sizes = st.integers(1, 20_000)
 seeds = st.integers(0, 2**32 - 1)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from jaxssl import runtime
+from jaxssl.devices import runtime
 
 
 @pytest.fixture

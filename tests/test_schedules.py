@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxssl import schedules
-from jaxssl.errors import ConfigError
+from jaxssl.config import schedules
+from jaxssl.config.errors import ConfigError
 
 
 def values(spec, steps, at):

@@ -10,11 +10,11 @@ import tiny
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
-from jaxssl import config as configs
-from jaxssl import sharding
 from jaxssl.bench import small
-from jaxssl.errors import ConfigError
-from jaxssl.naming import named_leaves
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import named_leaves
+from jaxssl.devices import sharding
 from jaxssl.program import Program
 
 

@@ -1,17 +1,19 @@
 """Lists of stages: what the next one starts from; a kill in any of them changes nothing."""
 
+import image_views
 import jax
 import numpy as np
 import pytest
 import tiny
 
-from jaxssl import config as configs
-from jaxssl import loop, nonfinite, runs, stages, train, views
-from jaxssl.errors import ConfigError
-from jaxssl.naming import content_hash, named_leaves
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import content_hash, named_leaves
 from jaxssl.program import Program
 from jaxssl.report.writers import read_json, read_metrics
+from jaxssl.run import loop, runs, stages, train
 from jaxssl.step import make_step
+from jaxssl.watch import nonfinite
 
 # A teacher from the first stage's params guides the second.
 FILE = tiny.FILE.replace(
@@ -180,7 +182,10 @@ TASKS = tiny.FILE.replace(
         dict(name="forget", init_from="anneal2", changes=knn | {"train.steps": 0}),
     )
     return config""",
-).replace("from jaxssl import base", "from jaxssl import base\nfrom jaxssl.evals import protocol")
+).replace(
+    "from jaxssl.config import recipes",
+    "from jaxssl.config import recipes\nfrom jaxssl.evals import protocol",
+)
 
 
 def write_task(path, seed):
@@ -353,7 +358,7 @@ def test_stages_may_see_weaker_or_smaller_views(tmp_path):
     batch = {"image": pixels, "index": np.arange(64)}
     seen = {}
     for stage in stages.resolve(config, tmp_path):
-        make = jax.jit(views.build(stage.config.views, mean=0.0, std=1.0))
+        make = jax.jit(image_views.build(stage.config.views, mean=0.0, std=1.0))
         seen[stage.name] = np.asarray(make(jax.random.key(0), batch)["global"][:, 0])
     np.testing.assert_allclose(seen["plain"], pixels / 255, atol=1e-6)
     # The same draws, a quarter as strong.

@@ -66,7 +66,8 @@ def test_lookahead_at_rate_zero_is_k_more_teacher_updates():
 
 
 def test_lookahead_puts_moments_and_extra_back():
-    def loss(params, seen, extra, batch, key, step):
+    def loss(context):
+        params, _, extra, _, _, _ = context
         return 0.5 * params["net"]["w"] ** 2, Aux({"count": extra["count"] + 1}, {})
 
     init = lambda key, batch: ({"net": {"w": jnp.float32(1.0)}}, {"count": jnp.int32(0)})
@@ -78,13 +79,16 @@ def test_lookahead_puts_moments_and_extra_back():
 
 
 def test_two_step_feeds_the_change_of_the_probe_to_the_second_loss():
-    def first(params, seen, extra, batch, key, step):
+    def first(context):
+        params, _, extra, _, _, _ = context
         return params["net"]["w"], Aux(extra, {})  # gradient 1: moves by -0.1
 
-    def probe(params, seen, extra, batch, key, step):
+    def probe(context):
+        params, _, extra, _, _, _ = context
         return 3.0 * params["net"]["w"], Aux(extra, {})
 
-    def second(params, seen, extra, batch, key, step):
+    def second(context):
+        params, _, extra, _, _, _ = context
         return extra["h"] * params["net"]["w"], Aux(extra, {})
 
     method = toys.scalar()._replace(
@@ -100,7 +104,8 @@ def test_two_step_feeds_the_change_of_the_probe_to_the_second_loss():
 
 def test_alternating_moves_one_part_in_each_phase_and_pads_absent_metrics():
     def of(name):
-        def loss(params, seen, extra, batch, key, step):
+        def loss(context):
+            params, _, extra, _, _, _ = context
             value = 0.5 * params[name]["w"] ** 2
             return value, Aux(extra, {f"only_{name}": value})
 
@@ -123,7 +128,8 @@ def test_alternating_moves_one_part_in_each_phase_and_pads_absent_metrics():
 
 
 def test_no_gradient_reaches_the_params_through_a_teacher():
-    def loss(params, seen, extra, batch, key, step):
+    def loss(context):
+        params, seen, extra, _, _, _ = context
         return seen["self"]["net"]["w"] * params["net"]["w"], Aux(extra, {})
 
     read = lambda t, params, extra, step: params
@@ -164,7 +170,8 @@ def test_the_second_step_does_not_compile_again():
 
 
 def test_keys_differ_by_step_and_by_salt():
-    def loss(params, seen, extra, batch, key, step):
+    def loss(context):
+        params, _, extra, _, key, _ = context
         return params["net"]["w"] * 0, Aux(extra, {"draw": jax.random.uniform(key)})
 
     method = toys.scalar()._replace(losses={"main": loss})

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from jaxssl import schedules, teachers
-from jaxssl.errors import ConfigError
+from jaxssl import teachers
+from jaxssl.config import schedules
+from jaxssl.config.errors import ConfigError
 from jaxssl.method import Info
 
-INFO = Info({}, {}, 1000, 10, 100, 10, 100)
+INFO = Info({}, 1000, 10, 100, 10, 100)
 
 
 def student(value=1.0, dtype=jnp.float32):

@@ -11,13 +11,13 @@ import sys
 
 import pytest
 
-from jaxssl.errors import ConfigError
-from jaxssl.workdir import LOCK, claimed
+from jaxssl.config.errors import ConfigError
+from jaxssl.run.workdir import LOCK, claimed
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HOLDS = """
 import os, sys, time
-from jaxssl.workdir import claimed
+from jaxssl.run.workdir import claimed
 with claimed(sys.argv[1]):
     if os.fork() == 0:  # a worker, which lives on when the run is killed
         time.sleep(float(sys.argv[2]))

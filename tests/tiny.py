@@ -8,19 +8,19 @@ import sys
 import jax
 from ml_collections import ConfigDict
 
-from jaxssl import config as configs
+from jaxssl.config import load as configs
 from jaxssl.report.writers import read_json, read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILE = """
-from jaxssl import base
+from jaxssl.config import recipes
 
 PRESETS = ("digits", "cifar10")
 
 
 def get_config(preset="digits"):
-    config = base.vision(preset)
-    config.method = "joint_embedding"
+    config = recipes.base(preset)
+    config.method = "composed"
     config.encoder = dict(name="convnet", widths=(8,), strides=(2,), norm="batch")
     config.views = {"global": dict(count=2, size=8, noise=dict(sigma=0.1))}
     config.student.projector = dict(name="mlp", widths=(16, 8), norm="batch")

@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxssl.method import Aux, Info, Method, Optimizer
+from jaxssl.method import INDEX, Aux, Field, Info, Method, Optimizer
 from jaxssl.state import State, make_init
 from jaxssl.step import make_step
 
 INFO = Info(
-    shapes={"index": (), "x": (4,)},
-    dtypes={"index": "int32", "x": "float32"},
+    fields={"index": INDEX, "x": Field("series", (4,), "float32")},
     num_samples=64,
     num_classes=0,
     steps=10,
@@ -23,11 +22,12 @@ INFO = Info(
 def scalar(theta=1.0, **kw):
     """L = theta^2 / 2 on one parameter, which no batch changes."""
 
-    def loss(params, seen, extra, batch, key, step):
+    def loss(context):
+        params, _, extra, _, _, _ = context
         return 0.5 * params["net"]["w"] ** 2, Aux(extra, {})
 
     init = lambda key, batch: ({"net": {"w": jnp.float32(theta)}}, {})
-    encode = lambda params, seen, extra, batch: {"pooled": params["net"]["w"][None]}
+    encode = lambda context: {"pooled": context.params["net"]["w"][None]}
     return Method(init, {"main": loss}, {"student": encode}, **kw)
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jaxssl import runtime
+from jaxssl.devices import runtime
 
 if __name__ == "__main__":
     runtime.with_large_pages()  # before anything large is imported: it starts the process anew
@@ -22,11 +22,11 @@ if __name__ == "__main__":
 import jax
 
 from jaxssl import bench
-from jaxssl import config as configs
 from jaxssl.bench import against
 from jaxssl.bench.peers import check_peer
 from jaxssl.bench.workload import Workload
-from jaxssl.errors import ConfigError, near
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError, near
 from jaxssl.report.progress import screen
 from jaxssl.report.writers import write_json
 

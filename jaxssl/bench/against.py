@@ -21,7 +21,7 @@ from jaxssl.bench.peers.describe import describe
 from jaxssl.bench.peers.process import Peer, Skipped
 from jaxssl.bench.profile import mfu, step_flops
 from jaxssl.bench.workload import Workload
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.program import Program
 from jaxssl.report import human
 

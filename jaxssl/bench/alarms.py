@@ -15,19 +15,20 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxssl import runtime
+from jaxssl.devices import runtime
 
 if __name__ == "__main__":
     runtime.with_large_pages()  # before anything large is imported: it starts the process anew
 
-from jaxssl import cli, train
-from jaxssl import config as configs
-from jaxssl.alarms import SHORTEST
-from jaxssl.errors import ConfigError, Diverged, near
+from jaxssl.config import command_line as cli
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError, Diverged, near
 from jaxssl.evals import settings
 from jaxssl.report import human
 from jaxssl.report.progress import screen
 from jaxssl.report.writers import read_json, write_json
+from jaxssl.run import train
+from jaxssl.watch.alarms import SHORTEST
 
 USAGE = "python -m jaxssl.bench.alarms [--steps=N] [--only=NAME,NAME] [--json=FILE]"
 GOAL = 0.2  # of the run

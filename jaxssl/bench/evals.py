@@ -8,8 +8,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from jaxssl.bench.measure import Measure, in_turn, ratios, relative_gap, seconds
 from jaxssl.bench.workload import Workload
-from jaxssl.evals import knn, linear_sweep
 from jaxssl.evals.features import Features, place, replicate
+from jaxssl.evals.probes import knn, linear_sweep
 from jaxssl.report import human
 
 

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxssl import base, losses
+from jaxssl import losses
 from jaxssl.bench.measure import Measure
 from jaxssl.bench.workload import Workload
-from jaxssl.evals import knn
+from jaxssl.config import recipes
 from jaxssl.evals.features import Placed
+from jaxssl.evals.probes import knn
 from jaxssl.plan import flops
 
 SIZES = (512, 1024, 2048)  # N
@@ -106,7 +107,7 @@ def share(batch: int = 2048, slices: int = 1024, width: int = 128, views: int = 
     """FLOPs of SIGReg, value and gradient, over those of a ViT-B/16's `views` at 224 px."""
     from jaxssl import encoders
 
-    config = base.vision("imagenet1k_vit_b16")
+    config = recipes.base("imagenet1k_vit_b16")
     module = encoders.build(config.encoder.to_dict(), dtype=jnp.bfloat16)
     image = jax.ShapeDtypeStruct((batch * views, 224, 224, 3), jnp.float32)
     params = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)

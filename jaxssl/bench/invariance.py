@@ -25,14 +25,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxssl import cli, markdown
 from jaxssl.bench import small
 from jaxssl.bench.pair import Pair, Trajectory
-from jaxssl.checkpoint import Checkpoints
-from jaxssl.errors import ConfigError, near
+from jaxssl.config import command_line as cli
+from jaxssl.config.errors import ConfigError, near
 from jaxssl.program import Program
+from jaxssl.report import markdown
 from jaxssl.report.progress import Pieces
 from jaxssl.report.writers import read_json, write_json
+from jaxssl.run.checkpoint import Checkpoints
 
 USAGE = (
     "python -m jaxssl.bench.invariance [--experiments=NAME,NAME] [--columns=NAME,NAME] "
@@ -223,7 +224,7 @@ def table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def block(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """What README.md shows of recorded rows: the largest differences of a column, then all rows."""
+    """What `jaxssl/README.md` shows of recorded rows: the largest differences of each column."""
     columns = [c for c in COLUMNS if any(c in row["cells"] for row in rows.values())]
     largest = []
     for column in columns:
@@ -242,9 +243,6 @@ def block(rows: Mapping[str, Mapping[str, Any]]) -> str:
             markdown.table(head, largest),
             f"After {' or '.join(map(str, steps))} steps; a difference is |a - b| / |b| of a "
             "metric, or max |a - b| / max(max |b|, 0.1) of a leaf of the params.",
-            "<details><summary>Every experiment</summary>",
-            table(rows, columns),
-            "</details>",
         )
     )
 

@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from jaxssl import train
 from jaxssl.bench.measure import Measure, in_turn, ratios
 from jaxssl.bench.workload import Workload
 from jaxssl.report.writers import read_metrics
-from jaxssl.stages import Stage
+from jaxssl.run import train
+from jaxssl.run.stages import Stage
 
 GOAL = 0.97
 

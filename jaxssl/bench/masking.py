@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxssl import encoders
 from jaxssl.bench.measure import Measure, in_turn, ratios, seconds
 from jaxssl.bench.workload import Workload
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 GOAL = 0.40
 RATIO = 0.75  # hidden

@@ -6,7 +6,7 @@ import jax
 
 from jaxssl.bench.measure import Measure, in_turn, ratios, relative_gap, temporary_bytes
 from jaxssl.bench.workload import Workload
-from jaxssl.config import merged
+from jaxssl.config.load import merged
 from jaxssl.program import Program
 from jaxssl.report import human
 from jaxssl.step import make_ops

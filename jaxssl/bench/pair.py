@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxssl import processes
 from jaxssl.bench import small
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import named_leaves
+from jaxssl.devices import processes
 from jaxssl.evals.features import to_host
-from jaxssl.naming import named_leaves
 
 PROCESSES, EACH = 2, 4
 PATIENCE = 600.0  # seconds for one experiment

@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 
-from jaxssl import views
+from jaxssl import modalities
 from jaxssl.bench.measure import Measure, in_turn, ratios, seconds, temporary_bytes
 from jaxssl.bench.workload import Workload
+from jaxssl.devices.sharding import batch_sharding
 from jaxssl.plan import chips, flops
 from jaxssl.report import human
-from jaxssl.sharding import batch_sharding
-from jaxssl.step import make_step
+from jaxssl.step import make_ops, make_step
 
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of `ru_maxrss`, in bytes
 
@@ -107,21 +107,17 @@ def step_flops(workload: Workload) -> float:
 
 def _views(workload: Workload) -> Callable[..., Any]:
     config = workload.config
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    make = modalities.build(config.views, workload.program.info.fields, config.data)
     return lambda batch, key: make(key, batch)
 
 
 def _forward(workload: Workload) -> Callable[..., Any]:
     """The first loss of the method, with what it needs of a state."""
-    method = workload.program.method
-    loss = next(iter(method.losses.values()))
+    program = workload.program
+    ops, loss = make_ops(program.method, program.optimizers), next(iter(program.method.losses))
 
     def forward(batch: Any, key: jax.Array, state: Any) -> Any:
-        seen = {
-            name: teacher.read(state.teachers[name], state.params, state.extra, state.step)
-            for name, teacher in method.teachers.items()
-        }
-        return loss(state.params, seen, state.extra, batch, key, state.step)[0]
+        return ops.loss(state, batch, loss, key)[0]
 
     return forward
 

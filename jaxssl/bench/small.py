@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxssl import config as configs
-from jaxssl import stages
-from jaxssl.config import merged
-from jaxssl.naming import named_leaves
+from jaxssl.config import load as configs
+from jaxssl.config.load import merged
+from jaxssl.config.naming import named_leaves
+from jaxssl.devices.sharding import ONE_DEVICE
 from jaxssl.program import Program
-from jaxssl.sharding import ONE_DEVICE
+from jaxssl.run import stages, table_stages
 from jaxssl.state import State
 
 PyTree = Any
@@ -69,8 +69,15 @@ def plan(config: ConfigDict) -> list[stages.Stage]:
 
 
 def small(name: str, **changes: object) -> ConfigDict:
-    """The `digits` preset with a tiny encoder, narrow heads, few slices and 20 steps a stage."""
-    return in_every_stage(load(name), lambda config: shrunk(config) | changes)
+    """The `digits` preset with a tiny encoder, narrow heads, few slices and 20 steps a stage.
+
+    Of rounds over tables there is the first.
+    """
+    config = load(name)
+    trains = [i for i, entry in enumerate(config.stages) if "make" not in entry]
+    if len(trains) < len(config.stages):
+        config = merged(config, {"stages": config.stages[: trains[:2][-1] + 1]})
+    return in_every_stage(config, lambda config: shrunk(config) | changes)
 
 
 def shrunk(config: ConfigDict) -> Changes:
@@ -94,7 +101,12 @@ def shrunk(config: ConfigDict) -> Changes:
         if "widths" in config.student[head]:
             last = config.student[head].widths[-1]
             found[f"student.{head}.widths"] = (16, min(last, 16))
+    for stream in config.streams:
+        if "batch" in config.streams[stream]:
+            found[f"streams.{stream}.batch"] = 64
     for term in config.losses:
+        if "threshold" in config.losses[term]:
+            found[f"losses.{term}.threshold"] = 0.0  # that of no sample is reached in a few steps
         if "num_slices" in config.losses[term]:
             found[f"losses.{term}.num_slices"] = 16
     return found
@@ -131,7 +143,7 @@ def smooth(name: str, **changes: object) -> ConfigDict:
 
 def plain_views(config: ConfigDict) -> Changes:
     """Views of the same number and size with a little noise and nothing else."""
-    kept = ("count", "size", "turns", "tiles", "low_frequency")
+    kept = ("count", "of", "size", "turns", "tiles", "low_frequency")
     groups = {group: view.to_dict() for group, view in config.views.items()}
     plain = {group: {k: v for k, v in view.items() if k in kept} for group, view in groups.items()}
     return {"views": {group: view | dict(noise=dict(sigma=0.1)) for group, view in plain.items()}}
@@ -158,8 +170,14 @@ def followed(config: ConfigDict, devices: int = 1) -> Followed:
     """
     left: dict[str, PyTree] = {}
     here = jax.local_devices()[:1]
-    *earlier, last = [stage for stage in plan(config) if not stage.evaluates_only]
-    for stage in earlier:
+    every = plan(config)
+    last = [stage for stage in every if stage.trains][-1]
+    for stage in every[: every.index(last)]:
+        if stage.evaluates_only:
+            continue
+        if stage.make:  # of the right shapes, all zeros
+            left = {**left, stage.name: table_stages.table(stage, every, left)}
+            continue
         program = Program(merged(stage.config, ONE_DEVICE), left, here)
         first = Followed(program, stage, left).init()
         of_any_device = jax.tree.map(jnp.asarray, jax.device_get(stages.artifact(first)))

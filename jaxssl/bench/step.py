@@ -6,9 +6,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxssl.bench.measure import Measure, in_turn, ratios, seconds, temporary_bytes
 from jaxssl.bench.workload import Workload
+from jaxssl.devices.sharding import AXES
 from jaxssl.report import human
 from jaxssl.report.startup import step_flops
-from jaxssl.sharding import AXES
 
 SIDES = {"cpu": 2048}  # of the square matrices; elsewhere:
 SIDE = 8192

@@ -2,18 +2,18 @@
 
 import jax
 
-from jaxssl import views
+from jaxssl import modalities
 from jaxssl.bench.measure import Measure, in_turn, ratios, seconds
 from jaxssl.bench.workload import Workload
+from jaxssl.devices.sharding import batch_sharding
 from jaxssl.report import human
-from jaxssl.sharding import batch_sharding
 
 
 def run(workload: Workload, repeats: int) -> list[Measure]:
     """All views of a batch, jitted, against the whole step that makes and uses them."""
     config, program = workload.config, workload.program
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
-    count = sum(len(ids) for ids in views.group_ids(config.views).values())
+    make = modalities.build(config.views, workload.program.info.fields, config.data)
+    count = sum(len(ids) for ids in modalities.group_ids(config.views).values())
     batch, key = workload.batches[0], jax.random.key(0)
     with jax.set_mesh(program.mesh):
         jitted = jax.jit(make, out_shardings=batch_sharding(program.mesh))

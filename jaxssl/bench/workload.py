@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxssl import config as configs
+from jaxssl.config import load as configs
 from jaxssl.evals import settings
 from jaxssl.program import Program
 

@@ -3,10 +3,10 @@
 import sys
 from typing import Any
 
-from jaxssl import finder
+from jaxssl.config import finder
+from jaxssl.config.errors import ConfigError
 from jaxssl.data.part import Part, positions
 from jaxssl.data.source import Source
-from jaxssl.errors import ConfigError
 
 __all__ = ["Part", "Source", "load"]
 
@@ -14,14 +14,15 @@ __all__ = ["Part", "Source", "load"]
 def load(config: Any, split: str) -> Source:
     """Opens the split "train" or "test" of the data set that `config` (the `data` fields) names.
 
-    The part of `config.source` before ":" is a module of this package, or a dotted name of any
-    other (`jaxssl.finder`), with a function `open(config, split) -> Source`. Fields: `source`;
+    The part of `config.source` before ":" is a module of `formats` or `sets`, or a dotted name of
+    any other (`jaxssl.config.finder`), with `open(config, split) -> Source`. Fields: `source`;
     `path`, a folder or a file; `size`, the square storage size in pixels (0: as stored);
     `channels`, 1 or 3 (0: as stored); `cache`, "memory" (decode each image once) or "none";
     `on_bad_record`, "error" (a record that cannot be decoded ends the run) or "skip" (another
     sample stands in: `pipeline.dataset`); `train_split` and `test_split`, the names of the splits
     on disk where they are unusual; `ranges`, ((first, last), ...), the stored positions
-    [first, last) of the only training samples; () is all.
+    [first, last) of the only training samples; () is all. What is evaluated is opened alike:
+    `labels`, `noise` and `tasks` are for training alone (`jaxssl.data.labelled`).
 
     >>> import ml_collections
     >>> source = load(ml_collections.ConfigDict({"source": "digits", "size": 16}), "test")
@@ -44,6 +45,10 @@ def load(config: Any, split: str) -> Source:
         place = error.filename or config.get("path", "")
         raise ConfigError(f"data.path: {place}: {error.strerror or error}") from error
     ranges = config.get("ranges", ())
+    if split == "train" and ranges and hasattr(source, "order"):
+        raise ConfigError(
+            f"data.ranges: found {ranges!r} of a {source.name}; set those of its sets"
+        )
     if split == "train" and ranges:
         return Part(source, positions(ranges, len(source)))
     return source

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 POLICIES = ("error", "skip")
 

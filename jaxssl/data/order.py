@@ -26,13 +26,23 @@ def permute(positions: np.ndarray, num_samples: int, seed: int, epoch: int) -> n
     digest = hashlib.blake2b(f"order {seed} {epoch}".encode(), digest_size=8 * ROUNDS).digest()
     keys = np.frombuffer(digest, "<u8").astype(np.uint64)
     if num_samples <= SORTED:
-        ranks = _mix(np.arange(num_samples, dtype=np.uint64) + keys[0])
+        ranks = mix(np.arange(num_samples, dtype=np.uint64) + keys[0])
         return np.argsort(ranks, kind="stable")[positions]
     bits = (num_samples - 1).bit_length()
     ids = _feistel(np.asarray(positions, np.uint64), bits, keys)
     while len(out := np.flatnonzero(ids >= num_samples)):
         ids[out] = _feistel(ids[out], bits, keys)
     return ids.astype(np.int64)
+
+
+def fold_seed(seed: int, name: str) -> int:
+    """The seed of an order that has a name, of those of one seed.
+
+    >>> fold_seed(0, "stream labelled") == fold_seed(0, "stream unlabelled")
+    False
+    """
+    digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 class Order:
@@ -68,14 +78,20 @@ def _feistel(values: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
     mask = np.uint64((1 << (bits // 2)) - 1), np.uint64((1 << (bits - bits // 2)) - 1)
     right, left = values & mask[0], values >> low
     for left_key, right_key in keys.reshape(-1, 2):
-        left = left ^ (_mix(right + left_key) & mask[1])
-        right = right ^ (_mix(left + right_key) & mask[0])
+        left = left ^ (mix(right + left_key) & mask[1])
+        right = right ^ (mix(left + right_key) & mask[0])
     return left << low | right
 
 
-def _mix(z: np.ndarray) -> np.ndarray:
-    # The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every input bit reaches every
-    # output bit. Products wrap around, as they must.
+def mix(z: np.ndarray) -> np.ndarray:
+    """The finalizer of SplitMix64, uint64 to uint64: every input bit reaches every output bit.
+
+    Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014. Products wrap
+    around, as they must.
+
+    >>> mix(np.array([1], np.uint64)).tolist()
+    [6238072747940578789]
+    """
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

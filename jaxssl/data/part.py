@@ -1,4 +1,8 @@
-"""A part of a training split: only the samples at some of its stored positions."""
+"""A part of a training split: only the samples at some of its stored positions.
+
+What wraps a source has it as `whole`; where it counts samples anew, `positions` says where they lie
+in the whole.
+"""
 
 import hashlib
 import itertools
@@ -6,11 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from jaxssl.data.bad import Unreadable
+from jaxssl.config.errors import ConfigError
 from jaxssl.data.source import Array, Source
-from jaxssl.errors import ConfigError
 
 
 def positions(ranges: Sequence[Any], samples: int) -> Array:
@@ -43,6 +45,13 @@ def positions(ranges: Sequence[Any], samples: int) -> Array:
     return np.concatenate([np.arange(*found) for found in ordered or [(0, samples)]])
 
 
+def stored_positions(source: Source, index: Array) -> Array:
+    """Where the samples at `index` [B] lie in the set that a part, or a part of a part, is of."""
+    found = source.stored(index) if isinstance(source, Part) else index
+    whole = getattr(source, "whole", None)  # of any wrapper
+    return found if whole is None else stored_positions(whole, found)
+
+
 def _is_range(found: Any, samples: int) -> bool:
     if not isinstance(found, tuple | list) or len(found) != 2:
         return False
@@ -52,62 +61,77 @@ def _is_range(found: Any, samples: int) -> bool:
     return bool(0 <= first < last <= samples)
 
 
-class Part(Source):
+class Part:
     """Some samples of a source, themselves a source.
 
     `index` counts them 0 ... N - 1, because tables by sample have N rows; `stored` says where they
-    lie in the whole. The images are decoded, and cached, by the whole.
+    lie in the whole, which reads them.
 
     Args:
       whole: the source.
-      positions: stored positions [N] in it, none twice.
+      positions: stored positions [N] in it; one may be there several times.
 
-    >>> from jaxssl.data.source import ArraySource
+    Raises:
+      ConfigError: no positions.
+
+    >>> from jaxssl.data.images import ArraySource
     >>> whole = ArraySource("set", np.zeros((9, 4, 4), np.uint8), None)
     >>> part = Part(whole, np.array([3, 7]))
-    >>> len(part), part[1]["index"].tolist(), part.stored([1]).tolist()
-    (2, 1, [7])
+    >>> len(part), part.rows([1])["index"].tolist(), part.stored([1]).tolist()
+    (2, [1], [7])
     """
 
     def __init__(self, whole: Source, positions: Array):
         self.whole = whole
         self.positions = np.asarray(positions, np.int64)
-        taken = hashlib.blake2b(self.positions.astype("<i8").tobytes()).hexdigest()
-        super().__init__(
-            f"{whole.name}, {len(positions)} of {len(whole)} samples",
-            len(positions),
-            whole.label_names,
-            whole._options,
-            (whole.fingerprint, taken),
-        )
+        if not len(self.positions):
+            raise ConfigError(f"data.path: found no samples in a part of {whole.name}")
+        self.name = f"{whole.name}, {len(positions)} of {len(whole)} samples"
+        self.fields, self.label_names = whole.fields, whole.label_names
+        digest = hashlib.blake2b(whole.fingerprint.encode(), digest_size=8)
+        digest.update(self.positions.astype("<i8").tobytes())
+        self.fingerprint = digest.hexdigest()
 
-    def stored(self, index: Sequence[int] | Array) -> Array:
-        """The positions in the whole of the samples at `index` [B]."""
-        found: Array = self.positions[np.asarray(index)]
-        return found
-
-    def read(self, i: int) -> tuple[Image.Image | Array, int | None]:
-        """Sample i as stored."""
-        return self.whole.read(int(self.positions[i]))
-
-    def gather(self, index: Array) -> tuple[Array, Array]:
-        """Images [B, ...] and labels [B] (-1: none) at `index`, as of the whole."""
-        return self.whole.gather(self.positions[index])
-
-    def where(self, i: int) -> str:
-        """Sample i for people, as of the whole."""
-        return self.whole.where(int(self.positions[i]))
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the whole, 0 without labels."""
+        return self.whole.num_classes
 
     @property
     def bad_records(self) -> list[str]:
         """A line on each bad record met so far, as of the whole."""
         return self.whole.bad_records
 
-    def _note(self, i: int, error: Unreadable) -> None:
-        self.whole._note(int(self.positions[i]), error)
+    def __len__(self) -> int:
+        return len(self.positions)
 
-    def _refuse_known(self, index: Array) -> None:
-        self.whole._refuse_known(self.positions[index])
+    def rows(self, indices: Sequence[int] | Array) -> dict[str, Array]:
+        """The samples at `indices`, stacked, as of the whole but for `index`."""
+        index = np.asarray(indices, np.int32)
+        return {**self.whole.rows(self.positions[index]), "index": index}
 
-    def _new_cache(self) -> None:
-        return None
+    def stored(self, index: Sequence[int] | Array) -> Array:
+        """The positions in the whole of the samples at `index` [B]."""
+        found: Array = self.positions[np.asarray(index)]
+        return found
+
+    def where(self, i: int) -> str:
+        """Sample i for people, as of the whole."""
+        return self.whole.where(int(self.positions[i]))
+
+
+def stored_places(source: Source) -> tuple[Source, Array]:
+    """The split as it is stored, and the place [N] in it of each sample of a source.
+
+    Args:
+      source: the split itself, or whatever part of a part of it.
+
+    >>> from jaxssl.data.images import ArraySource
+    >>> whole = ArraySource("set", np.zeros((9, 4, 4), np.uint8), None)
+    >>> stored_places(Part(Part(whole, np.array([3, 5, 7])), np.array([2, 0])))[1].tolist()
+    [7, 3]
+    """
+    root = source
+    while hasattr(root, "whole"):
+        root = root.whole
+    return root, stored_positions(source, np.arange(len(source)))

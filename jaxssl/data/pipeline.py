@@ -1,18 +1,26 @@
 """Batches as a pure function of the step: no iterator state to save, no worker count to repeat."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
+from jaxssl.config.errors import ConfigError
 from jaxssl.data.bad import BadRecords
 from jaxssl.data.order import Order
 from jaxssl.data.source import Source
-from jaxssl.errors import ConfigError
 
 Batch = dict[str, np.ndarray]
 Transform = Callable[[Batch], Batch]
+
+
+class Stream(NamedTuple):
+    """A source, its samples in a step over all devices, and the seed of its order."""
+
+    source: Source
+    batch: int
+    seed: int
 
 
 def plan(num_samples: int, *, seed: int, global_batch: int) -> grain.MapDataset:
@@ -33,6 +41,18 @@ def plan(num_samples: int, *, seed: int, global_batch: int) -> grain.MapDataset:
             f"expected 1 to {num_samples}"
         )
     return grain.MapDataset.source(Order(num_samples, global_batch, seed))
+
+
+def order_of(source: Source, global_batch: int, seed: int) -> Any:
+    """The sample ids [B] of every step: the source's own `order`, or else as `plan`.
+
+    Raises:
+      ConfigError: a global batch that does not fit.
+    """
+    if hasattr(source, "order"):
+        return source.order(global_batch, seed)
+    plan(len(source), seed=seed, global_batch=global_batch)
+    return Order(len(source), global_batch, seed)
 
 
 def dataset(
@@ -62,16 +82,16 @@ def dataset(
     share = global_batch // process_count
     mine = slice(process_index * share, (process_index + 1) * share)
 
-    order = Order(len(source), global_batch, seed)
+    order = order_of(source, global_batch, seed)
 
     def fetch(step: int, indices: np.ndarray) -> Batch:
         batch = _readable(source, order, int(step), indices[mine], mine.start)
         return transform(batch) if transform else batch
 
-    return plan(len(source), seed=seed, global_batch=global_batch).map_with_index(fetch)
+    return grain.MapDataset.source(order).map_with_index(fetch)
 
 
-def _readable(source: Source, order: Order, step: int, indices: np.ndarray, first: int) -> Batch:
+def _readable(source: Source, order: Any, step: int, indices: np.ndarray, first: int) -> Batch:
     """The rows at `indices`, the places from `first` of the step; stand-ins for what is skipped."""
     indices, turns = indices.copy(), np.zeros(len(indices), int)
     while True:
@@ -126,6 +146,51 @@ def batches(
     return iter(data[start:].to_iter_dataset(ahead))
 
 
+def stream_batches(
+    streams: Mapping[str, Stream],
+    *,
+    start: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 2,
+    prefetch: int = 8,
+) -> Iterator[Batch]:
+    """As `batches`, of several streams: the fields of each are "<stream>/<field>".
+
+    A stream without a name keeps the names of its fields.
+    """
+    parts = {
+        name: dataset(
+            stream.source,
+            seed=stream.seed,
+            global_batch=stream.batch,
+            process_index=process_index,
+            process_count=process_count,
+        )
+        for name, stream in streams.items()
+    }
+    data = grain.MapDataset.source(_Together(parts))
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch if threads else 0)
+    return iter(data[start:].to_iter_dataset(ahead))
+
+
+class _Together:
+    """Element s has the fields of every part's element s."""
+
+    def __init__(self, parts: Mapping[str, grain.MapDataset]):
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return 2**62
+
+    def __getitem__(self, step: int) -> Batch:
+        return {
+            f"{name}/{field}" if name else field: rows
+            for name, part in self._parts.items()
+            for field, rows in part[step].items()
+        }
+
+
 def eval_batches(
     source: Source,
     batch_size: int,
@@ -167,14 +232,3 @@ def _readable_or_padding(
             last = error
             places = np.where(error.bad, (places + 1) % len(rows), places)
     raise ConfigError(f"{last}; data.on_bad_record=skip leaves none of {len(rows)} samples")
-
-
-def dataset_facts(source: Source) -> Mapping[str, Any]:
-    """What the start screen says about a data set: name, samples, classes, image shape, hash."""
-    return {
-        "name": source.name,
-        "samples": len(source),
-        "classes": source.num_classes,
-        "image": source.shapes["image"],
-        "fingerprint": source.fingerprint,
-    }

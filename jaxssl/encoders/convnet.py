@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from jaxssl.by_name import check_choice, check_positive
+from jaxssl.config.by_name import check_choice, check_positive
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders.convolution import Conv
-from jaxssl.errors import ConfigError
 
 NORMS = ("batch", "group", "none")
 

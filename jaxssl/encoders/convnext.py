@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_choice, check_positive
+from jaxssl.config.by_name import check_choice, check_positive
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders.activations import gelu
 from jaxssl.encoders.convnet import check_convnet_call, convnet_outputs
-from jaxssl.errors import ConfigError
 
 # size -> (blocks of each stage, width of the first; each stage doubles it)
 SIZES = {

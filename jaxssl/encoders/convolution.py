@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxssl.chunking import part_size
+from jaxssl.devices.chunking import part_size
+from jaxssl.devices.sharding import by_share
 from jaxssl.encoders import winograd
-from jaxssl.sharding import by_share
 
 NARROW = 64  # taps times channels of a kernel that is one row
 PLACES = 2048  # of the maps after a convolution that one product of its kernel's gradient takes

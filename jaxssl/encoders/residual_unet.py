@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from jaxssl.by_name import check_choice, check_positive
+from jaxssl.config.by_name import check_choice, check_positive
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders.convolution import Conv
-from jaxssl.errors import ConfigError
 
 EPSILON = 1e-5
 leaky_relu = partial(nn.leaky_relu, negative_slope=0.01)

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_choice, check_positive
+from jaxssl.config.by_name import check_choice, check_positive
 from jaxssl.encoders.convnet import check_convnet_call, convnet_outputs
 from jaxssl.encoders.convolution import Conv
 

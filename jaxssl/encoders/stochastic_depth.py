@@ -8,7 +8,7 @@ Stochastic Depth", arXiv:1603.09382.
 import jax
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 
 def linear_rates(rate: float, depth: int) -> jax.Array:

@@ -19,9 +19,9 @@ import numpy as np
 from einops import rearrange
 from flax.linen.dtypes import promote_dtype
 
-from jaxssl.by_name import check_choice
+from jaxssl.config.by_name import check_choice
+from jaxssl.devices.sharding import batch_sharded, check_model_axis
 from jaxssl.encoders.activations import gelu, swiglu
-from jaxssl.sharding import batch_sharded, check_model_axis
 
 FFNS = ("mlp", "swiglu")
 ATTENTIONS = ("einsum", "fused")

@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from jaxssl.by_name import check_choice, check_positive
+from jaxssl.config.by_name import check_choice, check_positive
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders import positions
 from jaxssl.encoders.groups import Group, Groups, gather, views_of
 from jaxssl.encoders.transformer import Transformer, check_transformer, layer_norm
-from jaxssl.errors import ConfigError
 
 
 class Size(NamedTuple):

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxssl.chunking import part_size
-from jaxssl.sharding import by_share
+from jaxssl.devices.chunking import part_size
+from jaxssl.devices.sharding import by_share
 
 TAPS = 3
 # m -> where its polynomials are evaluated, beside infinity. Of those tried for m = 4 these round

@@ -1,14 +1,16 @@
 """Evaluations of frozen features, each beside its controls.
 
-An evaluator is a module of this package, found by its name, with `PROTOCOL`, its default fields,
-and one of
+An evaluator is a module of a room of this package, found by its name, with `PROTOCOL`, its default
+fields, and one of
 
     evaluate(train, test, *, num_classes, **fields)  of features and labels, usable alone;
     examine(subject, **fields)                       of an encoder and the run's data (`Subject`);
     measure(program, state, source, **fields)        of the method's own task on held-out samples.
 
 The first two return {metric: value} for each of the trained encoder, random init and raw input
-(`examine` may return {} for one that it makes no sense of). More is better, unless the module's
+(`examine` may return {} for one that it makes no sense of). Of outputs of the encoder that its
+fields name, `check_outputs(shapes, info, **fields)` says before anything is compiled whether they
+fit: `shapes` has every output, `info` is the run's `Info`. More is better, unless the module's
 `BETTER`, from patterns of metric names, says "lower" or None: shown, but no success. One that does
 without labels of the run's samples says `NEEDS_LABELS = False`; `OF_BANK` names the fields that
 count samples of the bank.
@@ -20,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxssl.errors import ConfigError, near
+from jaxssl.config.errors import ConfigError, near
 from jaxssl.evals import protocol
 from jaxssl.evals.features import Features
 

@@ -1,7 +1,6 @@
 """Frozen features of a source: what every evaluator reads, and how to place them on devices."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -11,9 +10,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxssl.config.errors import ConfigError
 from jaxssl.data import pipeline
-from jaxssl.errors import ConfigError
-from jaxssl.sharding import BATCH_AXES
+from jaxssl.devices.sharding import BATCH_AXES
 
 Encode = Callable[[Mapping[str, jax.Array]], jax.Array]
 
@@ -211,29 +210,6 @@ def standardise(train: Features, test: Features) -> tuple[Features, Features]:
         dataclasses.replace(train, x=centred / scale),
         dataclasses.replace(test, x=(test.x - mean) / scale),
     )
-
-
-@functools.partial(jax.jit, static_argnames="size")
-def raw_input(batch: Mapping[str, jax.Array], size: int = 32) -> jax.Array:
-    """The control without an encoder: the image in [0, 1], at most `size` px a side, flattened.
-
-    Args:
-      batch: "image" uint8 [B, H, W, C] or [B, T, H, W, C] (or float, taken as it is).
-      size: a longer side is reduced to this by antialiased linear resizing.
-
-    Returns:
-      float32 [B, D], D = min(H, size) * min(W, size) * C, times T for clips.
-
-    >>> raw_input({"image": jnp.full((2, 64, 16, 3), 255, jnp.uint8)}).shape
-    (2, 1536)
-    """
-    image = batch["image"]
-    scale = 255.0 if jnp.issubdtype(image.dtype, jnp.integer) else 1.0
-    image = image.astype(jnp.float32) / scale
-    *lead, h, w, c = image.shape
-    if h > size or w > size:
-        image = jax.image.resize(image, (*lead, min(h, size), min(w, size), c), "linear")
-    return image.reshape(len(image), -1)
 
 
 def _shards(mesh: Mesh) -> int:

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxssl import views
+from jaxssl import modalities
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import fold_name
 from jaxssl.data import Source
-from jaxssl.errors import ConfigError
 from jaxssl.evals.features import Features, extract
 from jaxssl.evals.subject import Subject
-from jaxssl.naming import fold_name
 
 Draw = Callable[[Mapping[str, jax.Array], jax.Array], jax.Array]
 
@@ -35,7 +35,7 @@ def features(
       FloatingPointError: features are not finite.
     """
     draw, banks = _drawer(subject, seed), []
-    stored = tuple(subject.program.info.shapes["image"])
+    stored = tuple(subject.program.source.fields["image"].shape)
 
     @jax.jit
     def whole(images: jax.Array) -> jax.Array:
@@ -87,8 +87,8 @@ def _stacked(banks: list[Features], what: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _drawer(subject: Subject, seed: int) -> Draw:
     """(batch, number) -> the view of that number of each sample, uint8 [B, h, w, C]."""
-    config = subject.program.config
-    groups = views.group_ids(config.views)
+    config, fields = subject.program.config, subject.program.info.fields
+    groups = modalities.group_ids(config.views)
     name = "global" if "global" in groups else next(iter(groups))
     group = config.views[name].to_dict()
     for field in ("turns", "tiles"):
@@ -98,7 +98,7 @@ def _drawer(subject: Subject, seed: int) -> Draw:
                 "by itself"
             )
     # In units of [0, 1]: the encoder normalises them as it does any sample.
-    make = views.build({name: {**group, "count": 1}}, mean=0.0, std=1.0)
+    make = modalities.build({name: {**group, "count": 1}}, fields, {"mean": 0.0, "std": 1.0})
     root = fold_name(jax.random.key(seed), "views of evaluations")
 
     @jax.jit

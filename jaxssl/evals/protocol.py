@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import Any
 
 import jaxssl.evals
-from jaxssl import finder
-from jaxssl.errors import ConfigError, near
-from jaxssl.param_groups import plain
+from jaxssl.config import finder
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.optim.param_groups import plain
 
 
 def names() -> list[str]:

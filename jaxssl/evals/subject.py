@@ -12,12 +12,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxssl import config as configs
-from jaxssl import data
+from jaxssl import data, modalities
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.config.naming import content_hash
 from jaxssl.data import Source
-from jaxssl.errors import ConfigError
-from jaxssl.evals.features import Features, device_batches, extract, raw_input, to_host
-from jaxssl.naming import content_hash
+from jaxssl.evals.features import Features, device_batches, extract, to_host
 from jaxssl.program import Program
 from jaxssl.state import State
 
@@ -32,7 +32,7 @@ class Subject:
       kind: one of KINDS.
       program: of the run; its mesh is the one that evaluators compute on.
       state: the encoder's; None for raw input.
-      test: held-out samples; those that the run trains on are `program.source`.
+      test: held-out samples; the others are those of `program.source`.
       encode: (state, batch, output) -> [B, ...], jitted, evaluation mode.
       folder: where features are kept for the next evaluation of the same encoder; None: nowhere.
 
@@ -67,18 +67,18 @@ class Subject:
     def encode(self, batch: Mapping[str, jax.Array], output: str = "") -> jax.Array:
         """[B, ...], an output of the encoder ("": `evals.output`) for a batch on the devices.
 
-        Of raw input the flattened image, whatever the output.
+        Of raw input what its modality makes of it, whatever the output.
         """
         if self.state is None:
-            return raw_input(batch)
+            return modalities.raw(self.program.config, self.program.info.fields)(batch)
         return self._encode(self.state, batch, output or self.program.config.evals.output)
 
     def shape_of(self, source: Source, output: str) -> tuple[int, ...]:
         """The shape of an output of the encoder for a global batch of a source."""
         count = self.program.info.global_batch
         batch = {
-            name: jax.ShapeDtypeStruct((count, *shape), source.dtypes[name])
-            for name, shape in source.shapes.items()
+            name: jax.ShapeDtypeStruct((count, *field.shape), field.dtype)
+            for name, field in source.fields.items()
         }
         encode = lambda state, batch: self._encode(state, batch, output)
         return tuple(jax.eval_shape(encode, self.program.shapes, batch).shape)
@@ -137,7 +137,7 @@ class Subject:
 
     def _identity(self, source: Source, limit: int, output: str) -> str:
         config = self.program.config
-        parts: dict[str, Any] = {"kind": self.kind, "encoder": self._content, "limit": limit}
+        parts: dict[str, Any] = {"kind": self.kind, "encoder": self.content, "limit": limit}
         parts |= {"output": output or config.evals.output, "which": config.evals.encoder}
         parts |= {"size": config.evals.size, "source": source.fingerprint}
         parts |= {"config": configs.fingerprint(configs.to_dict(config))}
@@ -145,12 +145,27 @@ class Subject:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @functools.cached_property
-    def _content(self) -> str:
+    def content(self) -> str:
         """A hash of all that the encoder may read."""
         if self.state is None:
             return ""
         read = {name: getattr(self.state, name) for name in ("params", "teachers", "extra")}
         return content_hash(jax.tree.map(lambda x: to_host(_words(x)), read))
+
+
+def encode_of(
+    program: Program, name: str
+) -> Callable[[State, Mapping[str, jax.Array], str], jax.Array]:
+    """(state, batch, output) -> [B, ...] of one of the method's encoders, in evaluation mode."""
+    read = program.method.readouts[name]
+
+    def encode(state: State, batch: Mapping[str, jax.Array], output: str) -> jax.Array:
+        found = read(program.context(state, batch))
+        if output not in found:
+            raise ConfigError(f"evals: the encoder gives no {output!r}{near(output, found)}")
+        return found[output]
+
+    return encode
 
 
 def _words(x: Any) -> Any:
@@ -174,7 +189,7 @@ def other_source(
     Raises:
       ConfigError: the data set cannot be opened.
     """
-    *_, height, width, channels = program.info.shapes["image"]
+    *_, height, width, channels = program.source.fields["image"].shape
     fields = program.config.data.to_dict()
     # "As stored" is what the run's own set stores, and names of splits are its own, too.
     for own in ("train_split", "test_split", "ranges"):

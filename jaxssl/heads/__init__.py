@@ -17,7 +17,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxssl.by_name import build_by_name
+from jaxssl.config.by_name import build_by_name
 
 
 def build(config: Mapping[str, Any], *, dtype: Any, field: str = "student.projector") -> nn.Module:

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_positive
+from jaxssl.config.by_name import check_positive
 from jaxssl.heads import mlp
 
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_choice, check_positive
+from jaxssl.config.by_name import check_choice, check_positive
 from jaxssl.encoders.transformer import Transformer, layer_norm
 from jaxssl.heads.token_grid import (
     FIXED,

@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_positive
+from jaxssl.config.by_name import check_positive
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders.convolution import Conv
-from jaxssl.errors import ConfigError
 from jaxssl.heads.upsampling import ConvTranspose
 
 

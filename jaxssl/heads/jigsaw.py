@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxssl.by_name import check_positive
-from jaxssl.errors import ConfigError
+from jaxssl.config.by_name import check_positive
+from jaxssl.config.errors import ConfigError
 from jaxssl.heads import mlp
 
 # 9! orders are 362,880; of 10 tiles there are ten times as many.

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_positive
+from jaxssl.config.by_name import check_positive
 
 
 class Linear(nn.Module):

@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_choice, check_positive
+from jaxssl.config.by_name import check_choice, check_positive
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders.activations import gelu
-from jaxssl.errors import ConfigError
 
 NORMS = ("batch", "layer", "none")
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {

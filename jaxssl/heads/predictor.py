@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from jaxssl.by_name import check_positive
+from jaxssl.config.by_name import check_positive
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders.transformer import Transformer, layer_norm
-from jaxssl.errors import ConfigError
 from jaxssl.heads.token_grid import (
     check_blocks,
     check_grid,

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_positive
-from jaxssl.vectors import unit
+from jaxssl.config.by_name import check_positive
+from jaxssl.losses.vectors import unit
 
 
 class Prototypes(nn.Module):

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.heads import mlp
 
 TILES = 9

@@ -5,9 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_positive
+from jaxssl.config.by_name import check_positive
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders import positions
-from jaxssl.errors import ConfigError
 
 FIXED = {2: "sincos2d", 3: "sincos3d"}
 

@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_positive
+from jaxssl.config.by_name import check_positive
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders import positions
 from jaxssl.encoders.transformer import Transformer, layer_norm
-from jaxssl.errors import ConfigError
 
 
 class TransformerHead(nn.Module):

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from jaxssl.by_name import check_positive
+from jaxssl.config.by_name import check_positive
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders.convolution import Conv
 from jaxssl.encoders.residual_unet import (
     InstanceNorm,
@@ -17,7 +18,6 @@ from jaxssl.encoders.residual_unet import (
     leaky_relu,
     visibility,
 )
-from jaxssl.errors import ConfigError
 from jaxssl.heads.upsampling import ConvTranspose
 
 _token_init = nn.initializers.truncated_normal(0.02)

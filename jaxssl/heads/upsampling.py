@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders.convolution import Plain, convolution
-from jaxssl.errors import ConfigError
 
 
 class ConvTranspose(nn.Module):

@@ -53,10 +53,17 @@ and by how much others differ; those that trip people up most, with ours first:
 | `feature_matching` | the sum over D | the mean over D: 1 / D as much |
 | `ijepa` | smooth L1, as its code | the squared distance, as its text |
 | `ibot`, `sinkhorn_ibot` | the mean over an image's masks first | over all masked patches at once |
+| `kd` | the sum over classes, times T^2 | the mean: 1 / K; the language losses without T^2 |
+| `fixmatch` and its kin, `uda_consistency` | the mean over all samples | over those that count |
+| `mixmatch_consistency`, `mean_teacher` | the mean over classes | the sum: K times as much |
+| `cpc` | scores a mean over D, the mean over steps | dot products; the sum over steps |
 | `sinkhorn_dino` | the rows of all views balanced together | each view apart, as in `swav` |
 """
 
-from jaxssl.losses.adversarial import fooling_error, telling_error
+from jaxssl.losses.adversarial import (
+    fooling_error,
+    telling_error,
+)
 from jaxssl.losses.bags import (
     bag_divergence,
     bag_of_words,
@@ -64,8 +71,19 @@ from jaxssl.losses.bags import (
     sampled_words,
     word_distances,
 )
-from jaxssl.losses.classification import kl_divergence, label_smoothing_cross_entropy
-from jaxssl.losses.clustering import cluster_cross_entropy, sinkhorn, swav
+from jaxssl.losses.boxes import (
+    box_matching,
+    giou,
+)
+from jaxssl.losses.classification import (
+    kl_divergence,
+    label_smoothing_cross_entropy,
+)
+from jaxssl.losses.clustering import (
+    cluster_cross_entropy,
+    sinkhorn,
+    swav,
+)
 from jaxssl.losses.combine import (
     masked_mean,
     over_pairs,
@@ -73,6 +91,15 @@ from jaxssl.losses.combine import (
     scheduled,
     sum_of,
     weighted,
+)
+from jaxssl.losses.consistency import (
+    mean_teacher,
+    mixmatch_consistency,
+    mixmatch_targets,
+    tsa_threshold,
+    uda_consistency,
+    uda_supervised,
+    vat,
 )
 from jaxssl.losses.contrastive import (
     decoupled_contrastive,
@@ -84,8 +111,36 @@ from jaxssl.losses.contrastive import (
     nt_xent,
     relational_consistency,
 )
-from jaxssl.losses.distillation import dino, ibot, koleo, msn, sinkhorn_dino, sinkhorn_ibot
+from jaxssl.losses.curriculum import (
+    curriculum_selection,
+    self_paced_weights,
+)
+from jaxssl.losses.dense import dice
+from jaxssl.losses.distillation import (
+    dino,
+    ibot,
+    koleo,
+    msn,
+    sinkhorn_dino,
+    sinkhorn_ibot,
+)
+from jaxssl.losses.feature_distillation import (
+    attention_transfer,
+    chunk_mse,
+    explanation_cosine,
+    hint,
+    nd,
+    nst,
+    running_standardisation,
+    unic_distance,
+    vid,
+)
 from jaxssl.losses.feature_search import search_distillation
+from jaxssl.losses.focal import (
+    gaussian_focal,
+    quality_focal,
+    sigmoid_focal,
+)
 from jaxssl.losses.gaussian import (
     anderson_darling,
     cramer_von_mises,
@@ -103,22 +158,78 @@ from jaxssl.losses.gaussian import (
     vcreg,
     watson,
 )
+from jaxssl.losses.keypoints import (
+    heatmap_cross_entropy,
+    introspection,
+    keypoint_mse,
+)
+from jaxssl.losses.language import (
+    forward_kl,
+    generalized_jsd,
+    reverse_kl,
+    self_evolution_kd,
+    skd_accept,
+    token_nll,
+)
 from jaxssl.losses.latent import (
     data2vec,
     dbot,
     feature_matching,
     ijepa,
     masked_cross_entropy,
+    point2vec,
     smooth_l1,
 )
+from jaxssl.losses.logit_distillation import (
+    dist,
+    dkd,
+    kd,
+    lelp_targets,
+    ps_kd,
+    sla,
+    teacher_dropping,
+)
 from jaxssl.losses.mining import mine_neighbors
-from jaxssl.losses.pairs import density_ratio, pair_error
+from jaxssl.losses.pairs import (
+    density_ratio,
+    pair_error,
+)
+from jaxssl.losses.points import (
+    chamfer,
+    farthest_points,
+    knn_groups,
+)
+from jaxssl.losses.preference import (
+    dpo,
+    grpo,
+    grpo_advantages,
+)
 from jaxssl.losses.pretext import (
     colorization,
     rebalancing_weights,
     relative_location,
     view_index,
     weighted_cross_entropy,
+)
+from jaxssl.losses.pseudo_labels import (
+    fixmatch,
+    flexmatch,
+    freematch,
+    freematch_fairness,
+    softmatch,
+)
+from jaxssl.losses.quantization import (
+    codebook_diversity,
+    codebook_ema,
+    gumbel_quantize,
+    vector_quantize,
+)
+from jaxssl.losses.ranking import (
+    adaptive_relevance_margin,
+    bpr,
+    dcd,
+    margin_mse,
+    sampled_softmax,
 )
 from jaxssl.losses.reconstruction import (
     inpainting_error,
@@ -142,11 +253,39 @@ from jaxssl.losses.regression import (
     simsiam,
     view_mean_prediction,
 )
-from jaxssl.losses.relations import focal_binary_cross_entropy, relation_pairs
+from jaxssl.losses.relation_distillation import (
+    correlation_congruence,
+    crd,
+    pkt,
+    rkd_angle,
+    rkd_distance,
+    similarity_preserving,
+)
+from jaxssl.losses.relations import relation_pairs
+from jaxssl.losses.self_training import (
+    entropy_minimisation,
+    generalized_cross_entropy,
+    rpl,
+    t_similarity,
+)
+from jaxssl.losses.sequence import ctc
+from jaxssl.losses.series import (
+    isoalign,
+    ts2vec,
+    ts_tcc_contextual,
+    ts_tcc_temporal,
+)
 from jaxssl.losses.spanning_tree import (
     minimum_spanning_tree,
     soft_sphere,
     tree_length_regularizer,
+)
+from jaxssl.losses.speech import (
+    apc,
+    cpc,
+    dinosr,
+    hubert,
+    wav2vec2_contrastive,
 )
 from jaxssl.losses.variational import (
     cosine_denoising,
@@ -154,96 +293,51 @@ from jaxssl.losses.variational import (
     gaussian_denoising,
     gaussian_kl,
 )
-from jaxssl.losses.whitening import w_mse, whiten
+from jaxssl.losses.whitening import (
+    w_mse,
+    whiten,
+)
 
+# Metrics are no losses, and are no choice for a term of one; they can be had here by name.
+from jaxssl.metrics import average_precision as average_precision
+from jaxssl.metrics import mean_iou as mean_iou
+from jaxssl.metrics import mean_reciprocal_rank as mean_reciprocal_rank
+from jaxssl.metrics import ndcg as ndcg
+from jaxssl.metrics import pck as pck
+from jaxssl.metrics import recall_at_k as recall_at_k
+
+# fmt: off
 __all__ = [
-    "anderson_darling",
-    "bag_divergence",
-    "bag_of_words",
-    "bag_perplexity",
-    "barlow_twins",
-    "byol",
-    "cluster_cross_entropy",
-    "colorization",
-    "cosine_denoising",
-    "cosine_divergence",
-    "cramer_von_mises",
-    "data2vec",
-    "dbot",
-    "decoupled_contrastive",
-    "density_ratio",
-    "dino",
-    "epps_pulley",
-    "extended_jarque_bera",
-    "feature_matching",
-    "focal_binary_cross_entropy",
-    "fooling_error",
-    "gaussian_denoising",
-    "gaussian_kl",
-    "half_line_knots",
-    "ibot",
-    "ijepa",
-    "info_nce_queue",
-    "inpainting_error",
-    "instance_discrimination",
-    "instance_nce",
-    "kl_divergence",
-    "koleo",
-    "label_smoothing_cross_entropy",
-    "lejepa_prediction",
-    "low_bias_uniformity",
-    "mae",
-    "masked_cross_entropy",
-    "masked_mean",
-    "masked_squared_error",
-    "mine_neighbors",
-    "minimum_spanning_tree",
-    "mixed_cross_correlation",
-    "mmcr",
-    "moco_v3",
-    "msn",
-    "nnclr",
-    "nt_xent",
-    "over_pairs",
-    "over_views",
-    "pair_error",
-    "random_directions",
-    "rebalancing_weights",
-    "relation_pairs",
-    "relational_consistency",
-    "relative_location",
-    "sampled_words",
-    "scheduled",
-    "search_distillation",
-    "sigreg",
-    "simmim",
-    "simsiam",
-    "sinkhorn",
-    "sinkhorn_dino",
-    "sinkhorn_ibot",
-    "sliced",
-    "sliced_anderson_darling",
-    "sliced_cramer_von_mises",
-    "sliced_jarque_bera",
-    "sliced_vcreg",
-    "sliced_watson",
-    "smooth_l1",
-    "soft_sphere",
-    "split_error",
-    "squared_distance",
-    "sum_of",
-    "swav",
-    "telling_error",
-    "tico",
-    "tree_length_regularizer",
-    "vcreg",
-    "vicreg",
-    "view_index",
-    "view_mean_prediction",
-    "w_mse",
-    "watson",
-    "weighted",
-    "weighted_cross_entropy",
-    "whiten",
+    "adaptive_relevance_margin", "anderson_darling", "apc", "attention_transfer", "bag_divergence",
+    "bag_of_words", "bag_perplexity", "barlow_twins", "box_matching", "bpr", "byol", "chamfer",
+    "chunk_mse", "cluster_cross_entropy", "codebook_diversity", "codebook_ema", "colorization",
+    "correlation_congruence", "cosine_denoising", "cosine_divergence", "cpc", "cramer_von_mises",
+    "crd", "ctc", "curriculum_selection", "data2vec", "dbot", "dcd", "decoupled_contrastive",
+    "density_ratio", "dice", "dino", "dinosr", "dist", "dkd", "dpo", "entropy_minimisation",
+    "epps_pulley", "explanation_cosine", "extended_jarque_bera", "farthest_points",
+    "feature_matching", "fixmatch", "flexmatch", "fooling_error", "forward_kl", "freematch",
+    "freematch_fairness", "gaussian_denoising", "gaussian_focal", "gaussian_kl",
+    "generalized_cross_entropy", "generalized_jsd", "giou", "grpo", "grpo_advantages",
+    "gumbel_quantize", "half_line_knots", "heatmap_cross_entropy", "hint", "hubert", "ibot",
+    "ijepa", "info_nce_queue", "inpainting_error", "instance_discrimination", "instance_nce",
+    "introspection", "isoalign", "kd", "keypoint_mse", "kl_divergence", "knn_groups", "koleo",
+    "label_smoothing_cross_entropy", "lejepa_prediction", "lelp_targets", "low_bias_uniformity",
+    "mae", "margin_mse", "masked_cross_entropy", "masked_mean", "masked_squared_error",
+    "mean_teacher", "mine_neighbors", "minimum_spanning_tree", "mixed_cross_correlation",
+    "mixmatch_consistency", "mixmatch_targets", "mmcr", "moco_v3", "msn", "nd", "nnclr", "nst",
+    "nt_xent", "over_pairs", "over_views", "pair_error", "pkt", "point2vec", "ps_kd",
+    "quality_focal", "random_directions", "rebalancing_weights", "relation_pairs",
+    "relational_consistency", "relative_location", "reverse_kl", "rkd_angle", "rkd_distance", "rpl",
+    "running_standardisation", "sampled_softmax", "sampled_words", "scheduled",
+    "search_distillation", "self_evolution_kd", "self_paced_weights", "sigmoid_focal", "sigreg",
+    "similarity_preserving", "simmim", "simsiam", "sinkhorn", "sinkhorn_dino", "sinkhorn_ibot",
+    "skd_accept", "sla", "sliced", "sliced_anderson_darling", "sliced_cramer_von_mises",
+    "sliced_jarque_bera", "sliced_vcreg", "sliced_watson", "smooth_l1", "soft_sphere", "softmatch",
+    "split_error", "squared_distance", "sum_of", "swav", "t_similarity", "teacher_dropping",
+    "telling_error", "tico", "token_nll", "tree_length_regularizer", "ts2vec", "ts_tcc_contextual",
+    "ts_tcc_temporal", "tsa_threshold", "uda_consistency", "uda_supervised", "unic_distance", "vat",
+    "vcreg", "vector_quantize", "vicreg", "vid", "view_index", "view_mean_prediction", "w_mse",
+    "watson", "wav2vec2_contrastive", "weighted", "weighted_cross_entropy", "whiten",
     "word_distances",
 ]
+# fmt: on

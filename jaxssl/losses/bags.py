@@ -18,8 +18,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_choice
-from jaxssl.errors import ConfigError
+from jaxssl.config.by_name import check_choice
+from jaxssl.config.errors import ConfigError
 
 POOLS = ("max", "mean")
 

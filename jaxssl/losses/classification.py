@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 
 def label_smoothing_cross_entropy(
@@ -38,7 +38,7 @@ def label_smoothing_cross_entropy(
     if isinstance(smoothing, int | float) and not 0 <= smoothing <= 1:
         raise ConfigError(f"smoothing: found {smoothing}, expected 0 to 1")
     logits = logits.astype(jnp.float32)
-    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    own = _own(logits, labels)
     kept = (1 - smoothing) * own + smoothing * logits.mean(-1)
     return (jax.nn.logsumexp(logits, axis=-1) - kept).mean()
 
@@ -71,7 +71,42 @@ def kl_divergence(
     """
     chex.assert_rank((student, teacher), 2)
     chex.assert_equal_shape((student, teacher))
-    teacher = jax.lax.stop_gradient(teacher).astype(jnp.float32)
-    log_p = jax.nn.log_softmax(teacher / teacher_temperature)
-    log_q = jax.nn.log_softmax(student.astype(jnp.float32) / student_temperature)
-    return (jnp.exp(log_p) * (log_p - log_q)).sum(-1).mean()
+    log_p = log_probabilities(jax.lax.stop_gradient(teacher), teacher_temperature)
+    log_q = log_probabilities(student, student_temperature)
+    return divergences(log_p, log_q).mean()
+
+
+def cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Each sample's lse(l) - l[y]: logits [..., K] and integers [...] give float32 [...].
+
+    >>> [round(float(x), 4) for x in cross_entropies(jnp.zeros((2, 4)), jnp.array([0, 3]))]
+    [1.3863, 1.3863]
+    """
+    logits = jnp.asarray(logits, jnp.float32)
+    return jax.nn.logsumexp(logits, axis=-1) - _own(logits, labels)
+
+
+def log_probabilities(logits: jax.Array, temperature: float | jax.Array = 1.0) -> jax.Array:
+    """log softmax(l / T) over the last axis, in float32.
+
+    >>> float(log_probabilities(jnp.array([0.0]), 2.0)[0])
+    0.0
+    """
+    return jax.nn.log_softmax(jnp.asarray(logits, jnp.float32) / temperature)
+
+
+def divergences(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """sum_k p_k (log p_k - log q_k) over the last axis; what p rules out adds nothing.
+
+    >>> p, q = jnp.array([1.0, 0.0]), jnp.array([0.5, 0.5])
+    >>> round(float(divergences(jnp.log(p), jnp.log(q))), 4)
+    0.6931
+    """
+    possible = log_p > -jnp.inf
+    gap = jnp.where(possible, log_p - jnp.where(possible, log_q, 0.0), 0.0)
+    return (jnp.exp(log_p) * gap).sum(-1)
+
+
+def _own(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """values[..., y], of the label of each sample."""
+    return jnp.take_along_axis(values, labels[..., None], axis=-1)[..., 0]

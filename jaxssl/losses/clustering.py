@@ -15,8 +15,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError
-from jaxssl.vectors import unit
+from jaxssl.config.errors import ConfigError
+from jaxssl.losses.vectors import unit
 
 
 def sinkhorn(scores: jax.Array, *, epsilon: float, iterations: int) -> jax.Array:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError, near
+from jaxssl.config.errors import ConfigError, near
 
 Loss = Callable[..., Any]
 
@@ -41,7 +41,7 @@ def scheduled(fn: Loss, schedule: Callable[[Any], Any]) -> Loss:
 
     Args:
       fn: the loss.
-      schedule: step -> weight, as `jaxssl.schedules.make` and optax's schedules give.
+      schedule: step -> weight, as `jaxssl.config.schedules.make` and optax's schedules give.
 
     Returns:
       A loss that must be called with `step=`; ConfigError where it is not.

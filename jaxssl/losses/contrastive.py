@@ -19,8 +19,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError
-from jaxssl.vectors import unit
+from jaxssl.config.errors import ConfigError
+from jaxssl.losses.vectors import unit
 
 HIGHEST = jax.lax.Precision.HIGHEST
 Number = float | jax.Array

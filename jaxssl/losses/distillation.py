@@ -16,9 +16,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.losses.clustering import cross_views, sinkhorn
-from jaxssl.vectors import unit
+from jaxssl.losses.vectors import unit
 
 
 def dino(

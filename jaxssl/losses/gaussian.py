@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import log_ndtr, ndtr
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 UnivariateTest = Callable[[jax.Array], jax.Array]
 

@@ -9,12 +9,15 @@ Where published forms differ, these follow the first column:
 | `feature_matching`: the sum over D | the mean over D: 1 / D as much |
 """
 
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_choice
-from jaxssl.errors import ConfigError
+from jaxssl.config.by_name import check_choice
+from jaxssl.config.errors import ConfigError
+from jaxssl.losses.classification import cross_entropies
 from jaxssl.losses.combine import masked_mean
 from jaxssl.losses.redundancy import squared_distance
 
@@ -101,6 +104,51 @@ def data2vec(
     if normalize == "layer":
         target = _standardised(target)
     return masked_mean(smooth_l1(prediction, target, beta).mean(-1), mask)
+
+
+class Targeted(NamedTuple):
+    """The loss, and the targets [B, T, D] of all tokens."""
+
+    loss: jax.Array
+    targets: jax.Array
+
+
+def point2vec(
+    prediction: jax.Array,
+    layers: jax.Array,
+    mask: jax.Array,
+    *,
+    beta: float | jax.Array = 2.0,
+) -> Targeted:
+    """`data2vec` whose targets are the normalised mean of normalised blocks.
+
+    L = sum m mean_d e(x - y) / sum m with e of `smooth_l1` and y = LN(mean_l LN(h_l)), LN a layer
+    normalisation without affine. Abou Zeid et al., 2023, "Point2Vec for self-supervised
+    representation learning on point clouds", arXiv 2303.16570. No gradient to the targets.
+
+    Args:
+      prediction: x [B, T, D]; computed in float32.
+      layers: h [B, L, T, D], outputs of the teacher's blocks that count.
+      mask: m [B, T], true (or a weight) where a token was masked.
+      beta: of `smooth_l1`.
+
+    Returns:
+      (loss, y).
+
+    Raises:
+      ConfigError: a beta that is not positive.
+
+    >>> layers = jnp.array([[[[0.0, 4.0]], [[0.0, 2.0]]]])
+    >>> loss, y = point2vec(jnp.zeros((1, 1, 2)), layers, jnp.ones((1, 1)))
+    >>> round(float(loss), 3), y.round(3).ravel().tolist()
+    (0.25, [-1.0, 1.0])
+    """
+    chex.assert_rank((prediction, layers, mask), (3, 4, 2))
+    chex.assert_shape(prediction, (layers.shape[0], *layers.shape[2:]))
+    chex.assert_shape(mask, prediction.shape[:2])
+    blocks = jax.lax.stop_gradient(jnp.asarray(layers, jnp.float32))
+    targets = _standardised(_standardised(blocks).mean(1))
+    return Targeted(masked_mean(smooth_l1(prediction, targets, beta).mean(-1), mask), targets)
 
 
 def ijepa(
@@ -224,9 +272,7 @@ def masked_cross_entropy(logits: jax.Array, codes: jax.Array, mask: jax.Array) -
     """
     chex.assert_rank((logits, codes, mask), (3, 2, 2))
     chex.assert_shape((codes, mask), logits.shape[:2])
-    logits = logits.astype(jnp.float32)
-    own = jnp.take_along_axis(logits, codes[..., None], axis=-1)[..., 0]
-    return masked_mean(jax.nn.logsumexp(logits, axis=-1) - own, mask)
+    return masked_mean(cross_entropies(logits, codes), mask)
 
 
 def _standardised(x: jax.Array, axis: int = -1) -> jax.Array:

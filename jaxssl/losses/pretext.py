@@ -7,7 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 
 def view_index(logits: jax.Array) -> jax.Array:

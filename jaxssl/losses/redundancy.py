@@ -21,7 +21,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxssl.vectors import unit
+from jaxssl.losses.vectors import unit
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -124,14 +124,20 @@ def vicreg(
 
 
 def tico(
-    z1: jax.Array, z2: jax.Array, covariance: jax.Array, *, beta: float = 0.9, rho: float = 8.0
+    z1: jax.Array,
+    z2: jax.Array,
+    covariance: jax.Array,
+    *,
+    beta: float = 0.9,
+    rho: float = 8.0,
+    stop_target: bool = False,
 ) -> jax.Array:
     """Views that agree, and a running second moment that spreads over all directions.
 
     L = 1 - mean_n u1.u2 + ρ mean_n u1^T C u1 with unit vectors u and
     C = β C_old + (1 - β) u1^T u1 / B. Zhu et al., 2022, "TiCo: transformation invariance and
     covariance contrast for self-supervised visual representation learning", arXiv 2206.10698. C is
-    a constant, the part of this batch too; the gradient flows to z2 where that is no teacher's.
+    a constant, the part of this batch too; the gradient flows to z2 unless `stop_target`.
 
     Args:
       z1, z2: [B, P], two views of each sample; computed in float32.
@@ -139,6 +145,7 @@ def tico(
         `momentum` β keeps it.
       beta: β in [0, 1].
       rho: ρ.
+      stop_target: whether z2, of a network without teacher, gets no gradient.
 
     Returns:
       Scalar, float32.
@@ -150,7 +157,7 @@ def tico(
     _check_pair(z1, z2)
     width = z1.shape[1]
     chex.assert_shape(covariance, (width, width))
-    u1, u2 = unit(z1), unit(z2)
+    u1, u2 = unit(z1), unit(jax.lax.stop_gradient(z2) if stop_target else z2)
     old = covariance.astype(jnp.float32)
     c = jax.lax.stop_gradient(beta * old + (1 - beta) * _correlation(u1, u1))
     contrast = (jnp.matmul(u1, c, precision=HIGHEST) * u1).sum(1).mean()

@@ -13,8 +13,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError
-from jaxssl.vectors import unit
+from jaxssl.config.errors import ConfigError
+from jaxssl.losses.vectors import unit
 
 
 def lejepa_prediction(projections: jax.Array, *, num_global: int) -> jax.Array:

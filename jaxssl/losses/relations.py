@@ -1,11 +1,4 @@
-"""Pairs of views as examples of "same sample" or "another", and the loss of telling which.
-
-Where published forms differ, this one follows the first column:
-
-| here | elsewhere |
-|---|---|
-| alpha (1/2) and (1 - p)^2 as in the paper's experiments | plain cross-entropy: gamma 0, twice |
-"""
+"""Pairs of views as examples of "same sample" or "another"; `sigmoid_focal` tells which."""
 
 import itertools
 
@@ -13,8 +6,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_choice
-from jaxssl.errors import ConfigError
+from jaxssl.config.by_name import check_choice
+from jaxssl.config.errors import ConfigError
 
 AGGREGATIONS = ("cat", "sum", "mean", "max")
 
@@ -68,35 +61,3 @@ def _joined(a: jax.Array, b: jax.Array, aggregation: str) -> jax.Array:
     if aggregation == "max":
         return jnp.maximum(a, b)
     return (a + b) * (0.5 if aggregation == "mean" else 1.0)
-
-
-def focal_binary_cross_entropy(
-    logits: jax.Array, targets: jax.Array, *, gamma: float = 2.0, alpha: float = 0.5
-) -> jax.Array:
-    """Binary cross-entropy in which an example counts less the better it is told.
-
-    L = mean_i -alpha_i (1 - p_i)^gamma log p_i, where p_i is the probability of the true class,
-    sigmoid(x) or 1 - sigmoid(x), and alpha_i is alpha for targets of 1 and 1 - alpha for 0. Lin et
-    al., 2017, "Focal loss for dense object detection", arXiv 1708.02002. With gamma = 0 and
-    alpha = 1/2 it is half the plain cross-entropy.
-
-    Args:
-      logits: any shape; computed in float32.
-      targets: 0 or 1, of a shape that broadcasts to that of `logits`; no gradient.
-      gamma: 0 or more.
-      alpha: of the class 1.
-
-    Returns:
-      Scalar, float32.
-
-    >>> x = jnp.zeros(4)
-    >>> round(float(focal_binary_cross_entropy(x, jnp.array([1, 0, 1, 0]))), 6)
-    0.086643
-    """
-    x = logits.astype(jnp.float32)
-    is_one = jax.lax.stop_gradient(jnp.broadcast_to(targets, x.shape)) > 0.5
-    toward = jnp.where(is_one, x, -x)
-    weight = jnp.where(is_one, alpha, 1.0 - alpha)
-    # (1 - p)^gamma from its logarithm: exact, and finite in its gradient, where 1 - p rounds to 0.
-    missed = jnp.exp(gamma * jax.nn.log_sigmoid(-toward))
-    return -(weight * missed * jax.nn.log_sigmoid(toward)).mean()

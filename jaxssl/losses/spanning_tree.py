@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxssl.sharding import replicated
+from jaxssl.devices.sharding import replicated
 
 
 def minimum_spanning_tree(z: jax.Array) -> jax.Array:

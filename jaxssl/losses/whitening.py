@@ -14,9 +14,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.losses.redundancy import HIGHEST
-from jaxssl.vectors import unit
+from jaxssl.losses.vectors import unit
 
 
 def whiten(z: jax.Array, *, epsilon: float = 0.0) -> jax.Array:

@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import build_by_name
-from jaxssl.errors import ConfigError
+from jaxssl.config.by_name import build_by_name
+from jaxssl.config.errors import ConfigError
 
 Fields = dict[str, jax.Array]
 HOWS = ("drop", "replace")

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_choice
-from jaxssl.errors import ConfigError
+from jaxssl.config.by_name import check_choice
+from jaxssl.config.errors import ConfigError
 from jaxssl.masks import Fields, Given, Mask, Setting, counts, each, hide_first, ranks
 
 KINDS = ("high", "low", "hints")

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxssl import schedules
-from jaxssl.by_name import check_choice
-from jaxssl.errors import ConfigError
+from jaxssl.config import schedules
+from jaxssl.config.by_name import check_choice
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import fold_name
 from jaxssl.masks import HOWS, Fields, Given, dropped
-from jaxssl.naming import fold_name
 
 PER = ("view", "batch")
 

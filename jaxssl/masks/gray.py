@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.masks import Fields, Given, Mask, Setting
-from jaxssl.views.colour import LUMA
+from jaxssl.modalities.image.colour import LUMA
 
 
 def build(*, setting: Setting) -> Mask:

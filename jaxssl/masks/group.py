@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import fold_name
 from jaxssl.masks import Fields, Given, Mask, Setting, each
-from jaxssl.naming import fold_name
 
 MOST = 512  # rectangles of a view, should the area not be reached before
 

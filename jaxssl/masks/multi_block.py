@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import fold_name
 from jaxssl.masks import Fields, Given, Mask, Setting, each, ranks
-from jaxssl.naming import fold_name
 
 SHAPES = 1024  # draws of the size that are looked at for the least number of patches
 

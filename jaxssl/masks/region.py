@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.masks import Fields, Given, Mask, Setting, each
 
 

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import fold_name
 from jaxssl.masks import Fields, Given, Mask, Setting
-from jaxssl.naming import fold_name
 
 
 def build(*, setting: Setting, count: int) -> Mask:

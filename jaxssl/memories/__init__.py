@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxssl.by_name import build_by_name
+from jaxssl.config.by_name import build_by_name
 from jaxssl.method import Batch, Info, PyTree
 
 

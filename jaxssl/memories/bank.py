@@ -2,11 +2,11 @@
 
 import jax
 
+from jaxssl.losses.vectors import unit
 from jaxssl.memories import Memory, Seen
 from jaxssl.memories.center import check_momentum
 from jaxssl.memories.queue import random_corners
 from jaxssl.method import Info
-from jaxssl.vectors import unit
 
 
 def build(*, views: int, info: Info, momentum: float = 0.5) -> Memory:

@@ -5,11 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxssl.by_name import check_positive
-from jaxssl.errors import ConfigError
+from jaxssl.config.by_name import check_positive
+from jaxssl.config.errors import ConfigError
+from jaxssl.losses.vectors import unit
 from jaxssl.memories import Memory, Seen
 from jaxssl.method import Info
-from jaxssl.vectors import unit
 
 State = dict[str, jax.Array]
 # Centroids that are compared with the whole table at once.

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxssl.losses.vectors import unit
 from jaxssl.memories import Memory, Seen, queue
 from jaxssl.method import Info
-from jaxssl.vectors import unit
 
 
 def build(*, views: int, info: Info, size: int) -> Memory:

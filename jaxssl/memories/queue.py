@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from jaxssl.by_name import check_choice, check_positive
-from jaxssl.errors import ConfigError
+from jaxssl.config.by_name import check_choice, check_positive
+from jaxssl.config.errors import ConfigError
+from jaxssl.losses.vectors import unit
 from jaxssl.memories import Memory, Seen
 from jaxssl.method import Info
-from jaxssl.vectors import unit
 
 LAYOUTS = ("rows", "columns")
 

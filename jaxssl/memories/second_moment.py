@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from jaxssl.losses.vectors import unit
 from jaxssl.memories import Memory, Seen
 from jaxssl.memories.center import check_momentum
 from jaxssl.method import Info
-from jaxssl.vectors import unit
 
 
 def build(*, views: int, info: Info, momentum: float = 0.9) -> Memory:

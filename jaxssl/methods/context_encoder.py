@@ -29,15 +29,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxssl import encoders, heads, losses, optim, schedules
-from jaxssl.by_name import build_by_name
-from jaxssl.errors import ConfigError, near
+from jaxssl import encoders, heads, losses, optim
+from jaxssl.config import schedules
+from jaxssl.config.by_name import build_by_name
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.config.naming import fold_name
+from jaxssl.devices.sharding import batch_sharded
 from jaxssl.heads import linear
-from jaxssl.method import Aux, Batch, Info, Method, Optimizer, Pictures, PyTree
-from jaxssl.methods import blocks, checks, encode, pictures
-from jaxssl.methods.networks import DTYPES, Head, Networks
-from jaxssl.naming import fold_name
-from jaxssl.sharding import batch_sharded
+from jaxssl.method import PICTURES, PRETEXT, Aux, Batch, Context, Info, Method, Optimizer, PyTree
+from jaxssl.methods import toolkit as checks
+from jaxssl.methods.composed import inputs as blocks
+from jaxssl.methods.composed import outputs as encode
+from jaxssl.methods.composed import pictures
+from jaxssl.methods.composed.networks import DTYPES, Head, Networks
 from jaxssl.state import example_batch
 from jaxssl.step import gradient_step
 
@@ -93,40 +97,25 @@ def build(config: Any, info: Info) -> Method:
         found, stats = generator.outputs(params, stats, {group: block}, (IMAGE,), train)
         return plain[group]["x"], block, found[IMAGE][group], stats
 
-    def pretext(
-        params: PyTree, seen: Any, extra: PyTree, batch: Batch, key: jax.Array, step: jax.Array
-    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+    def pretext(context: Context) -> dict[str, jax.Array]:
         """The error in the hole, and that of its best colour, one for all samples and places."""
-        del seen
+        params, _, extra, batch, key, step = context
         x, block, drawn, _ = draw(params, extra, batch, key, step, train=False)
         hole = block["pixels"]
         best = (x * hole[..., None]).sum((0, 1, 2, 3)) / jnp.maximum(hole.sum(), 1)
         constant = jnp.broadcast_to(best, x.shape)
-        return {
-            "hole": (
-                losses.inpainting_error(drawn, x, hole),
-                losses.inpainting_error(constant, x, hole),
-            )
-        }
+        return {"hole": jnp.stack([losses.inpainting_error(y, x, hole) for y in (drawn, constant)])}
 
-    def filled(
-        params: PyTree, seen: Any, extra: PyTree, batch: Batch, key: jax.Array, step: jax.Array
-    ) -> jax.Array:
+    def filled(context: Context) -> Mapping[str, jax.Array]:
         """The first view of each sample, as the encoder saw it, and with its hole filled."""
-        del seen
+        params, _, extra, batch, key, step = context
         x, block, drawn, _ = draw(params, extra, batch, key, step, train=False)
         done = jnp.where(block["pixels"][..., None], drawn, x)
-        return pictures.shown(jnp.stack([x[:, 0], block["x"][:, 0], done[:, 0]], 1), config)
+        images = pictures.shown(jnp.stack([x[:, 0], block["x"][:, 0], done[:, 0]], 1), config)
+        return pictures.captioned(pictures.RECONSTRUCTION, images)
 
-    def loss(
-        params: PyTree,
-        seen: Mapping[str, PyTree],
-        extra: PyTree,
-        batch: Batch,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> tuple[jax.Array, Aux]:
-        del seen
+    def loss(context: Context) -> tuple[jax.Array, Aux]:
+        params, _, extra, batch, key, step = context
         x, block, drawn, stats = draw(params, extra, batch, key, step, train=True)
         hole = block["pixels"]
         reconstruction = losses.inpainting_error(
@@ -165,12 +154,14 @@ def build(config: Any, info: Info) -> Method:
     return Method(
         init,
         {"main": loss},
-        encode.encoders_of(config, generator.encoder),
+        {
+            **encode.encoders_of(config, info, Networks(generator.encoder, {})),
+            PRETEXT: pretext,
+            f"{PICTURES}hole": filled,
+        },
         {},
         gradient_step(optimizers=("main", "discriminator")),
         _optimizers(config, options, shapes, info),
-        pretext,
-        {"hole": Pictures(pictures.RECONSTRUCTION, filled)},
     )
 
 

@@ -4,13 +4,15 @@ The halves of a picture share its class, and overlap in no pixel: what one says 
 both have in common.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from jaxssl import views
-from jaxssl.by_name import check_choice
-from jaxssl.errors import ConfigError
+from jaxssl import modalities
+from jaxssl.config.by_name import check_choice
+from jaxssl.config.errors import ConfigError
+from jaxssl.method import Batch, Info
 
 # half -> the other one, the axis that it lies along, and whether it comes first.
 HALVES = {
@@ -49,11 +51,10 @@ def cut(images: jax.Array, half: str) -> jax.Array:
     return jax.lax.slice_in_dim(images, start, start + side // 2, axis=axis % images.ndim)
 
 
-def evaluated(config: Any, images: jax.Array, half: str) -> jax.Array:
-    """A half of the view without randomness, float32, of images uint8 [B, H, W, C]."""
-    size = config.evals.size or images.shape[-2]
-    whole = views.evaluation_view(images, size=size, mean=config.data.mean, std=config.data.std)
-    return cut(whole, half)
+def evaluated(config: Any, info: Info, half: str) -> Callable[[Batch], jax.Array]:
+    """A function batch -> a half of the view without randomness, float32 [B, h, w, C]."""
+    plain = modalities.plain(config, info.fields)
+    return lambda batch: cut(plain(batch), half)
 
 
 def only_group(config: Any) -> str:
@@ -62,7 +63,7 @@ def only_group(config: Any) -> str:
     Raises:
       ConfigError: several.
     """
-    groups = tuple(views.group_ids(config.views))
+    groups = tuple(modalities.group_ids(config.views))
     if len(groups) != 1:
         raise ConfigError(f"views: found the groups {groups}, expected one")
     return groups[0]

@@ -37,14 +37,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxssl import losses, optim, schedules
-from jaxssl.errors import ConfigError
+from jaxssl import losses, optim
+from jaxssl.config import schedules
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import fold_name
 from jaxssl.memories import Seen, center
-from jaxssl.method import Aux, Batch, EncodeFn, Info, Method, Optimizer, PyTree
-from jaxssl.methods import blocks, checks, encode, mokd_sides
+from jaxssl.method import Aux, Batch, Context, Info, Method, Optimizer, PyTree, Readout
+from jaxssl.methods import mokd_sides
+from jaxssl.methods import toolkit as checks
+from jaxssl.methods.composed import inputs as blocks
+from jaxssl.methods.composed import outputs as encode
+from jaxssl.methods.composed.networks import Networks
 from jaxssl.methods.mokd_sides import GLOBAL, LOCAL, OTHER, Found, Side
-from jaxssl.naming import fold_name
-from jaxssl.param_groups import check_fields
+from jaxssl.optim.param_groups import check_fields
 from jaxssl.state import example_batch
 from jaxssl.step import gradient_step
 
@@ -70,8 +75,10 @@ def build(config: Any, info: Info) -> Method:
     sides = pair.sides
     shapes, extra = jax.eval_shape(pair.init, jax.random.key(0), example_batch(info))
     checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
-    named: dict[str, EncodeFn] = {name: _encoder(config, side, "") for name, side in sides.items()}
-    named |= {f"teacher_{name}": _encoder(config, side, name) for name, side in sides.items()}
+    named: dict[str, Readout] = {
+        name: _encoder(config, info, side, "") for name, side in sides.items()
+    }
+    named |= {f"teacher_{name}": _encoder(config, info, side, name) for name, side in sides.items()}
     return Method(
         pair.init,
         {"main": pair.loss},
@@ -123,16 +130,9 @@ class Pair:
         }
         return params, {"batch_stats": statistics, "centers": zeros}
 
-    def loss(
-        self,
-        params: PyTree,
-        seen: Mapping[str, PyTree],
-        extra: PyTree,
-        batch: Batch,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> tuple[jax.Array, Aux]:
+    def loss(self, context: Context) -> tuple[jax.Array, Aux]:
         """L_a + L_b."""
+        params, seen, extra, batch, key, step = context
         plain, statistics = self._plain(key, batch), extra["batch_stats"]
         student, after = self._students(params, statistics["student"], batch, plain, key)
         pooled = {name: found["pooled"][LOCAL] for name, found in student.items()}
@@ -269,16 +269,16 @@ def _counts(side: Side, params: PyTree, stats: PyTree, plain: Any) -> dict[str, 
     return {name: x[GLOBAL].shape[-1] for name, x in found.items()}
 
 
-def _encoder(config: Any, side: Side, teacher: str) -> EncodeFn:
+def _encoder(config: Any, info: Info, side: Side, teacher: str) -> Readout:
     """The encoder of a network's student, or of its teacher, in evaluation mode."""
-    apply = encode.encoders_of(config, side.networks.encoder)["student"]
+    apply = encode.encoders_of(config, info, Networks(side.networks.encoder, {}))["student"]
 
-    def run(
-        params: PyTree, seen: Mapping[str, PyTree], extra: PyTree, batch: Batch
-    ) -> Mapping[str, jax.Array]:
+    def run(context: Context) -> Mapping[str, jax.Array]:
+        params, seen, extra, *_ = context
         own = side.part(seen[teacher] if teacher else params)
         stats = side.part(extra["batch_stats"][teacher or "student"])
-        return apply(own, {}, {"batch_stats": {"student": stats}}, batch)
+        extra = {"batch_stats": {"student": stats}}
+        return apply(context._replace(params=own, teachers={}, extra=extra))
 
     return run
 

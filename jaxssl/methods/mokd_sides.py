@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxssl import encoders, heads, schedules, teachers
-from jaxssl.by_name import build_by_name
-from jaxssl.chunking import chunked
-from jaxssl.errors import ConfigError, near
+from jaxssl import encoders, heads, teachers
+from jaxssl.config import schedules
+from jaxssl.config.by_name import build_by_name
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.config.schedules import Schedule
+from jaxssl.devices.chunking import chunked
+from jaxssl.devices.sharding import batch_sharded
 from jaxssl.heads.transformer_head import TransformerHead
 from jaxssl.method import Info, PyTree, Teacher
-from jaxssl.methods import blocks
-from jaxssl.methods.networks import DTYPES, Head, Networks, Outputs, order_heads
-from jaxssl.schedules import Schedule
-from jaxssl.sharding import batch_sharded
-from jaxssl.views import frequency
+from jaxssl.methods.composed import inputs as blocks
+from jaxssl.methods.composed.networks import DTYPES, Head, Networks, Outputs, order_heads
 
 Found = dict[str, Outputs]  # what a network gives: output -> group of views -> [B, V, ...]
 
@@ -152,7 +152,7 @@ def check(config: Any, sides: Mapping[str, Side]) -> tuple[str, ...]:
         raise ConfigError(f"views.{LOCAL}: missing{near(LOCAL, ids)}")
     if sum(len(ids[group]) for group in wide) < 2:
         raise ConfigError(f"views: found the groups {tuple(ids)}, expected 2 views not {LOCAL!r}")
-    if len({frequency.side(config.views[group]) for group in wide}) > 1:
+    if len({sides["a"].blocks.shapes[group] for group in wide}) > 1:
         raise ConfigError(f"views: groups {wide} differ in size, expected one size of global views")
     if config.losses:
         raise ConfigError(f"losses.{min(config.losses)}: mokd has its own terms, expected none")

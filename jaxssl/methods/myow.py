@@ -19,7 +19,7 @@ data. With V views in "pool" there are V (B - 1) of them.
 Fields of `config.method_options`:
   neighbors: k.
   weight: w, a number or a schedule, times the ramp.
-  warmup: how long w stays 0: steps, or {"epochs": 10} and the like (`jaxssl.durations`).
+  warmup: how long w stays 0: steps, or {"epochs": 10} and the like (`jaxssl.config.durations`).
   ramp: how long it then takes to rise, in a line.
 """
 
@@ -31,13 +31,15 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from jaxssl import durations, encoders, heads, losses, schedules, teachers, views
-from jaxssl.errors import ConfigError, near
-from jaxssl.method import Aux, Batch, Info, Method, PyTree, Teacher
-from jaxssl.methods import checks, encode
-from jaxssl.methods.networks import DTYPES, Head, Networks, order_heads
-from jaxssl.naming import fold_name
-from jaxssl.schedules import Schedule
+from jaxssl import encoders, heads, losses, modalities, teachers
+from jaxssl.config import durations, schedules
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.config.naming import fold_name
+from jaxssl.config.schedules import Schedule
+from jaxssl.method import Aux, Batch, Context, Info, Method, PyTree, Teacher
+from jaxssl.methods import toolkit as checks
+from jaxssl.methods.composed import outputs as encode
+from jaxssl.methods.composed.networks import DTYPES, Head, Networks, order_heads
 from jaxssl.state import example_batch
 
 OPTIONS = {"neighbors": 1, "weight": 1.0, "warmup": 0, "ramp": 0}
@@ -69,7 +71,7 @@ def build(config: Any, info: Info) -> Method:
       ConfigError: naming the first field that does not fit.
     """
     options = checks.options(config, OPTIONS)
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    make = modalities.build(config.views, info.fields, config.data)
     ids = _groups(config)
     k = _neighbors(options["neighbors"], info.global_batch, len(ids["pool"]))
     weight = _weight(options, info)
@@ -84,14 +86,8 @@ def build(config: Any, info: Info) -> Method:
         copies = {"student": stats, teacher_name: jax.tree.map(jnp.array, own)}
         return params, {"batch_stats": copies}
 
-    def loss(
-        params: PyTree,
-        seen: Mapping[str, PyTree],
-        extra: PyTree,
-        batch: Batch,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> tuple[jax.Array, Aux]:
+    def loss(context: Context) -> tuple[jax.Array, Aux]:
+        params, seen, extra, batch, key, step = context
         images = make(fold_name(key, "views"), batch)
         blocks = {group: {group: {"x": images[group]}} for group in GROUPS}
         stats = extra["batch_stats"]["student"]
@@ -134,12 +130,12 @@ def build(config: Any, info: Info) -> Method:
 
     _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
     checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
-    named = encode.encoders_of(config, networks.encoder)
+    named = encode.encoders_of(config, info, Networks(networks.encoder, {}))
     return Method(init, {"main": loss}, named, {teacher_name: teacher})
 
 
 def _groups(config: Any) -> dict[str, tuple[int, ...]]:
-    ids = views.group_ids(config.views)
+    ids = modalities.group_ids(config.views)
     for group in ids:
         if group not in GROUPS:
             raise ConfigError(f"views.{group}: myow sees no such group{near(group, GROUPS)}")

@@ -35,19 +35,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl import encoders, heads, losses, teachers, views
-from jaxssl.by_name import check_choice
-from jaxssl.chunking import chunked
-from jaxssl.errors import ConfigError, near
+from jaxssl import encoders, heads, losses, modalities, teachers
+from jaxssl.config.by_name import check_choice
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.config.naming import fold_name
+from jaxssl.devices.chunking import chunked
+from jaxssl.devices.sharding import batch_sharded
 from jaxssl.losses.bags import POOLS
+from jaxssl.losses.vectors import unit
 from jaxssl.memories import Memory, Seen, queue
-from jaxssl.method import Aux, Batch, Info, Method, PyTree, Teacher
-from jaxssl.methods import checks, encode
-from jaxssl.methods.networks import DTYPES, Networks
-from jaxssl.naming import fold_name
-from jaxssl.sharding import batch_sharded
+from jaxssl.method import Aux, Batch, Context, Info, Method, PyTree, Teacher
+from jaxssl.methods import toolkit as checks
+from jaxssl.methods.composed import outputs as encode
+from jaxssl.methods.composed.networks import DTYPES, Networks
 from jaxssl.state import example_batch
-from jaxssl.vectors import unit
 
 OPTIONS: Mapping[str, Any] = {
     "levels": (-1,),
@@ -72,9 +73,9 @@ def build(config: Any, info: Info) -> Method:
     """
     options = _options(config)
     checks.unread(config, "losses")
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    make = modalities.build(config.views, info.fields, config.data)
     teacher_name, whole, teacher = _teacher(config, info)
-    crops = tuple(group for group in views.group_ids(config.views) if group != whole)
+    crops = tuple(group for group in modalities.group_ids(config.views) if group != whole)
     if not crops:
         raise ConfigError(f"views: found {whole!r} alone, expected a group for the student")
     dtype = DTYPES[config.train.precision]
@@ -139,14 +140,8 @@ def build(config: Any, info: Info) -> Method:
         out, new = generator.apply(variables, rows, mutable=["batch_stats"])
         return out, {**stats, name: new["batch_stats"]}
 
-    def loss(
-        params: PyTree,
-        seen: Mapping[str, PyTree],
-        extra: PyTree,
-        batch: Batch,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> tuple[jax.Array, Aux]:
+    def loss(context: Context) -> tuple[jax.Array, Aux]:
+        params, seen, extra, batch, key, step = context
         images = make(fold_name(key, "views"), batch)
         statistics = dict(extra["batch_stats"])
         maps, statistics[teacher_name] = maps_of(
@@ -189,7 +184,10 @@ def build(config: Any, info: Info) -> Method:
     # The generator's batch norm sees the words, all of them in every part.
     checks.microbatches(config, [n for n in extra["batch_stats"]["student"] if n == "encoder"])
     return Method(
-        init, {"main": loss}, encode.encoders_of(config, encoder), {teacher_name: teacher}
+        init,
+        {"main": loss},
+        encode.encoders_of(config, info, networks),
+        {teacher_name: teacher},
     )
 
 
@@ -292,7 +290,7 @@ def _teacher(config: Any, info: Info) -> tuple[str, str, Teacher]:
     if tuple(entry["follows"]) != ("encoder",):
         raise ConfigError(f"{field}.follows: found {entry['follows']!r}, expected ('encoder',)")
     seen = tuple(entry.pop("views", ("original",)))
-    ids = views.group_ids(config.views)
+    ids = modalities.group_ids(config.views)
     if len(seen) != 1 or seen[0] not in ids:
         hint = near(seen[0], ids) if len(seen) == 1 else ""
         raise ConfigError(f"{field}.views: found {seen!r}, expected one group{hint}")

@@ -30,15 +30,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxssl import encoders, heads, losses, views
-from jaxssl.by_name import check_choice, check_positive
-from jaxssl.chunking import chunked
-from jaxssl.errors import ConfigError, near
-from jaxssl.method import Aux, Batch, Info, Method, PyTree
-from jaxssl.methods import checks, halves
-from jaxssl.methods.networks import DTYPES, Networks
-from jaxssl.naming import fold_name
-from jaxssl.sharding import batch_sharded
+from jaxssl import encoders, heads, losses, modalities
+from jaxssl.config.by_name import check_choice, check_positive
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.config.naming import fold_name
+from jaxssl.devices.chunking import chunked
+from jaxssl.devices.sharding import batch_sharded
+from jaxssl.method import PRETEXT, Aux, Batch, Context, Info, Method, PyTree
+from jaxssl.methods import halves
+from jaxssl.methods import toolkit as checks
+from jaxssl.methods.composed.networks import DTYPES, Networks
 from jaxssl.state import example_batch
 
 OPTIONS: Mapping[str, Any] = {"half": "left", "landmarks": 256, "limit": 4.0}
@@ -57,7 +58,8 @@ def build(config: Any, info: Info) -> Method:
     checks.unread(config, "losses", "masks", "targets", "teachers")
     group, count = halves.only_group(config), options["landmarks"]
     sides = dict(zip(ENCODERS, (options["half"], halves.opposite(options["half"]))))
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    make = modalities.build(config.views, info.fields, config.data)
+    evaluated = {name: halves.evaluated(config, info, side) for name, side in sides.items()}
     k, dtype = config.train.microbatches, DTYPES[config.train.precision]
     networks = Networks(encoders.build(config.encoder.to_dict(), dtype=dtype), {}, "all", k)
     head = _head(config, dtype)
@@ -98,7 +100,7 @@ def build(config: Any, info: Info) -> Method:
         variables = head.init(fold_name(key, HEAD), jnp.concatenate([x, x], -1), train=False)
         params[HEAD] = variables["params"]
         stats |= {HEAD: variables["batch_stats"]} if "batch_stats" in variables else {}
-        shape = halves.evaluated(config, batch["image"], sides["partner"]).shape[1:]
+        shape = evaluated["partner"](batch).shape[1:]
         landmarks = jnp.zeros((count, *shape), jnp.float32)
         return params, {"batch_stats": {"student": stats}, "landmarks": landmarks}
 
@@ -119,20 +121,14 @@ def build(config: Any, info: Info) -> Method:
 
     def fill(landmarks: jax.Array, batch: Batch, start: jax.Array) -> jax.Array:
         """The landmarks with those of a batch from place `start` on, as far as there are places."""
-        images = halves.evaluated(config, batch["image"], sides["partner"])
+        images = evaluated["partner"](batch)
         places = start + jnp.arange(len(images))
         return landmarks.at[places].set(images, mode="drop")
 
-    def loss(
-        params: PyTree,
-        seen: Mapping[str, PyTree],
-        extra: PyTree,
-        batch: Batch,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> tuple[jax.Array, Aux]:
+    def loss(context: Context) -> tuple[jax.Array, Aux]:
+        params, _, extra, batch, key, step = context
         logits, stats = told(params, extra, batch, key, True, k)
-        start = step * len(batch["image"])
+        start = step * len(batch["index"])
         landmarks = jax.lax.cond(
             start < count, fill, lambda old, *_: old, extra["landmarks"], batch, start
         )
@@ -140,23 +136,17 @@ def build(config: Any, info: Info) -> Method:
         value = losses.pair_error(logits[..., 0], logits[..., 1])
         return value, Aux(jax.lax.stop_gradient({**extra, **after}), {})
 
-    def pretext(
-        params: PyTree,
-        seen: Mapping[str, PyTree],
-        extra: PyTree,
-        batch: Batch,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+    def pretext(context: Context) -> dict[str, jax.Array]:
+        params, _, extra, batch, key, _ = context
         logits, _ = told(params, extra, batch, key, False, 1)
         # As many broken pairs as true ones: of one answer for all, 1/2 is the best.
-        return {"pairs": (losses.pair_error(logits[..., 0], logits[..., 1]), jnp.log(2.0))}
+        error = losses.pair_error(logits[..., 0], logits[..., 1])
+        return {"pairs": jnp.stack([error, jnp.log(2.0)])}
 
-    def encode(
-        params: PyTree, seen: Mapping[str, PyTree], extra: PyTree, batch: Batch
-    ) -> Mapping[str, jax.Array]:
+    def encode(context: Context) -> Mapping[str, jax.Array]:
+        params, _, extra, batch, *_ = context
         stats = extra["batch_stats"]["student"]
-        x = halves.evaluated(config, batch["image"], sides["encoder"])
+        x = evaluated["encoder"](batch)
         own, _ = embed("encoder", params, stats, x[:, None], False)
         marks, _ = embed("partner", params, stats, extra["landmarks"][:, None], False)
 
@@ -172,7 +162,7 @@ def build(config: Any, info: Info) -> Method:
     if k > 1:
         _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
         checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
-    return Method(init, {"main": loss}, {"student": encode}, pretext=pretext)
+    return Method(init, {"main": loss}, {"student": encode, PRETEXT: pretext})
 
 
 def _options(config: Any, info: Info) -> dict[str, Any]:

@@ -30,13 +30,13 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from jaxssl import views
-from jaxssl.by_name import check_positive
-from jaxssl.errors import ConfigError
-from jaxssl.method import Aux, Batch, Info, Method, PyTree
-from jaxssl.methods import checks
-from jaxssl.naming import fold_name
-from jaxssl.targets.codes import nearest
+from jaxssl import modalities
+from jaxssl.config.by_name import check_positive
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import fold_name
+from jaxssl.losses.vectors import nearest
+from jaxssl.method import Aux, Batch, Context, Info, Method, PyTree
+from jaxssl.methods import toolkit as checks
 from jaxssl.targets.pixels import patchify
 
 OPTIONS = {"count": 0}
@@ -52,8 +52,8 @@ def build(config: Any, info: Info) -> Method:
     count = checks.options(config, OPTIONS)["count"]
     check_positive("method_options.count", (count,))
     patch = _patch(config)
-    normal = dict(mean=config.data.mean, std=config.data.std)
-    make = views.build(config.views, **normal, dtype=jnp.float32)
+    make = modalities.build(config.views, info.fields, config.data)
+    plain = modalities.plain(config, info.fields)
 
     def patches_of(key: jax.Array, batch: Batch) -> jax.Array:
         groups = make(fold_name(key, "views"), batch).values()
@@ -65,23 +65,14 @@ def build(config: Any, info: Info) -> Method:
         vectors = jax.random.normal(fold_name(key, "codebook"), (count, width))
         return {"codebook": {"vectors": vectors}}, {}
 
-    def loss(
-        params: PyTree,
-        seen: Mapping[str, PyTree],
-        extra: PyTree,
-        batch: Batch,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> tuple[jax.Array, Aux]:
+    def loss(context: Context) -> tuple[jax.Array, Aux]:
+        params, _, extra, batch, key, _ = context
         distance, stray, used = quantization(patches_of(key, batch), params["codebook"]["vectors"])
         return distance + stray, Aux(extra, {"distance": distance, "used": used})
 
-    def encode(
-        params: PyTree, seen: Mapping[str, PyTree], extra: PyTree, batch: Batch
-    ) -> Mapping[str, jax.Array]:
-        size = config.evals.size or batch["image"].shape[-2]
-        x = views.evaluation_view(batch["image"], size=size, **normal)
-        codes = nearest(patchify(x, patch), params["codebook"]["vectors"])
+    def encode(context: Context) -> Mapping[str, jax.Array]:
+        params, _, _, batch, *_ = context
+        codes = nearest(patchify(plain(batch), patch), params["codebook"]["vectors"])
         tokens = jax.nn.one_hot(codes, count)
         return {"pooled": tokens.mean(1), "tokens": tokens}
 

@@ -6,7 +6,7 @@ with two independent draws of the initialisation: θ_T of the teacher, which nev
 root keeps the variance of the weights. Sarnthein et al., 2023, "Random teachers are good teachers",
 arXiv 2302.12091.
 
-The config is that of `joint_embedding` with one frozen, random teacher and `method_options.alpha`.
+The config is that of `composed` with one frozen, random teacher and `method_options.alpha`.
 At α = 0, and at an α that rounds away beside the weights (1e-7 in float32), student and teacher
 agree, the gradient is zero and nothing is learnt.
 """
@@ -17,10 +17,10 @@ from typing import Any
 import jax
 
 from jaxssl import teachers
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import fold_name
 from jaxssl.method import Batch, Info, Method, PyTree
-from jaxssl.methods import joint_embedding
-from jaxssl.naming import fold_name
+from jaxssl.methods.composed import wiring
 from jaxssl.state import example_batch
 
 # In `extra`: the key that the teacher is drawn from, so that `Teacher.init` draws the same again.
@@ -44,7 +44,7 @@ def build(config: Any, info: Info) -> Method:
     entry = config.teachers[name]
     if (entry.get("rule"), entry.get("source")) != ("frozen", "random"):
         raise ConfigError(f"teachers.{name}: expected rule 'frozen' with source 'random'")
-    built = joint_embedding.build(_without_alpha(config), info)
+    built = wiring.build(_without_alpha(config), info)
     root = math.hypot(alpha, 1 - alpha)
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:
@@ -62,7 +62,7 @@ def build(config: Any, info: Info) -> Method:
 
 
 def _without_alpha(config: Any) -> Any:
-    """`joint_embedding` knows no α."""
+    """`composed` knows no α."""
     rest = config.copy_and_resolve_references()
     with rest.unlocked():
         del rest.method_options.alpha

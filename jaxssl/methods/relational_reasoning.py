@@ -3,7 +3,7 @@
 Patacchiola and Storkey, 2020, "Self-supervised relational reasoning for representation learning",
 arXiv 2006.05849. All views of all groups pass the encoder; `losses.relation_pairs` pairs their
 pooled outputs over the global batch; the head `student.relation`, of one output, sees all pairs at
-once (its batch norm, positives and negatives together); `losses.focal_binary_cross_entropy` of its
+once (its batch norm, positives and negatives together); `losses.sigmoid_focal` of its
 logits is the loss. Nothing is normalised, and there is no projector and no teacher.
 
 Fields of `config.method_options`:
@@ -11,23 +11,23 @@ Fields of `config.method_options`:
   gamma, alpha: of the loss.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxssl import encoders, heads, losses, views
-from jaxssl.by_name import check_choice
-from jaxssl.chunking import chunked
-from jaxssl.errors import ConfigError, near
+from jaxssl import encoders, heads, losses, modalities
+from jaxssl.config.by_name import check_choice
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.config.naming import fold_name
+from jaxssl.devices.chunking import chunked
+from jaxssl.devices.sharding import batch_sharded
 from jaxssl.losses.relations import AGGREGATIONS
-from jaxssl.method import Aux, Batch, Info, Method, PyTree
-from jaxssl.methods import checks, encode
-from jaxssl.methods.networks import DTYPES, Networks
-from jaxssl.naming import fold_name
-from jaxssl.sharding import batch_sharded
+from jaxssl.method import Aux, Batch, Context, Info, Method, PyTree
+from jaxssl.methods import toolkit as checks
+from jaxssl.methods.composed import outputs as encode
+from jaxssl.methods.composed.networks import DTYPES, Networks
 from jaxssl.state import example_batch
 
 OPTIONS = {"aggregation": "cat", "gamma": 2.0, "alpha": 0.5}
@@ -41,7 +41,7 @@ def build(config: Any, info: Info) -> Method:
     """
     options = _options(config)
     checks.unread(config, "teachers", "losses")
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    make = modalities.build(config.views, info.fields, config.data)
     groups = _groups(config, info)
     k = config.train.microbatches
     dtype = DTYPES[config.train.precision]
@@ -70,14 +70,8 @@ def build(config: Any, info: Info) -> Method:
             out = chunked(lambda x: relation.apply(variables, x, train=True), k)(pairs)
         return out[..., 0].astype(jnp.float32), stats
 
-    def loss(
-        params: PyTree,
-        seen: Mapping[str, PyTree],
-        extra: PyTree,
-        batch: Batch,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> tuple[jax.Array, Aux]:
+    def loss(context: Context) -> tuple[jax.Array, Aux]:
+        params, _, extra, batch, key, _ = context
         images = make(fold_name(key, "views"), batch)
         inputs = {group: {"x": images[group]} for group in groups}
         stats = extra["batch_stats"]["student"]
@@ -85,7 +79,7 @@ def build(config: Any, info: Info) -> Method:
         stack = jnp.concatenate([jnp.moveaxis(outputs["pooled"][g], 1, 0) for g in groups])
         pairs, targets = losses.relation_pairs(stack, aggregation=options["aggregation"])
         logits, stats = relate(params, stats, batch_sharded(pairs))
-        value = losses.focal_binary_cross_entropy(
+        value = losses.sigmoid_focal(
             logits, targets, gamma=options["gamma"], alpha=options["alpha"]
         )
         accuracy = ((logits > 0) == (targets > 0)).mean(dtype=jnp.float32)
@@ -95,7 +89,7 @@ def build(config: Any, info: Info) -> Method:
     if k > 1:
         _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
         checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
-    return Method(init, {"main": loss}, encode.encoders_of(config, networks.encoder))
+    return Method(init, {"main": loss}, encode.encoders_of(config, info, networks))
 
 
 def _options(config: Any) -> dict[str, Any]:
@@ -111,7 +105,7 @@ def _options(config: Any) -> dict[str, Any]:
 
 
 def _groups(config: Any, info: Info) -> tuple[str, ...]:
-    ids = views.group_ids(config.views)
+    ids = modalities.group_ids(config.views)
     if sum(map(len, ids.values())) < 2:
         raise ConfigError(f"views.{next(iter(ids))}.count: found 1 view, expected at least 2")
     if info.global_batch < 2:

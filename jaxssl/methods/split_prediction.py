@@ -20,13 +20,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxssl import encoders, heads, losses, views
-from jaxssl.by_name import check_choice
-from jaxssl.errors import ConfigError, near
-from jaxssl.method import Aux, Batch, Info, Method, PyTree
-from jaxssl.methods import checks, halves
-from jaxssl.methods.networks import DTYPES, Head, Networks
-from jaxssl.naming import fold_name
+from jaxssl import encoders, heads, losses, modalities
+from jaxssl.config.by_name import check_choice
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.config.naming import fold_name
+from jaxssl.method import PRETEXT, Aux, Batch, Context, Info, Method, PyTree
+from jaxssl.methods import halves
+from jaxssl.methods import toolkit as checks
+from jaxssl.methods.composed.networks import DTYPES, Head, Networks
 from jaxssl.state import example_batch
 
 OPTIONS: Mapping[str, Any] = {"context": "top"}
@@ -43,7 +44,7 @@ def build(config: Any, info: Info) -> Method:
     check_choice("method_options.context", context, halves.HALVES)
     checks.unread(config, "losses", "masks", "targets", "teachers")
     group = halves.only_group(config)
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    make = modalities.build(config.views, info.fields, config.data)
 
     def parts(key: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """The seen halves [B, V, h, w, C], and the hidden ones as rows [B, V, P]."""
@@ -51,6 +52,7 @@ def build(config: Any, info: Info) -> Method:
         hidden = halves.cut(whole, halves.opposite(context))
         return halves.cut(whole, context), hidden.reshape(*hidden.shape[:2], -1)
 
+    evaluated = halves.evaluated(config, info, context)
     _, hidden = jax.eval_shape(parts, jax.random.key(0), example_batch(info))
     networks = _networks(config, hidden.shape[-1])
 
@@ -67,36 +69,22 @@ def build(config: Any, info: Info) -> Method:
         params, stats = networks.init(key, parts(key, batch)[0][:, 0])
         return params, {"batch_stats": {"student": stats}}
 
-    def loss(
-        params: PyTree,
-        seen: Mapping[str, PyTree],
-        extra: PyTree,
-        batch: Batch,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> tuple[jax.Array, Aux]:
+    def loss(context: Context) -> tuple[jax.Array, Aux]:
+        params, _, extra, batch, key, _ = context
         prediction, hidden, stats = predicted(params, extra, batch, key, train=True)
         after = jax.lax.stop_gradient({"student": stats})
         return losses.split_error(prediction, hidden), Aux({**extra, "batch_stats": after}, {})
 
-    def pretext(
-        params: PyTree,
-        seen: Mapping[str, PyTree],
-        extra: PyTree,
-        batch: Batch,
-        key: jax.Array,
-        step: jax.Array,
-    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+    def pretext(context: Context) -> dict[str, jax.Array]:
+        params, _, extra, batch, key, _ = context
         prediction, hidden, _ = predicted(params, extra, batch, key, train=False)
         constant = jnp.broadcast_to(hidden.mean((0, 1)), hidden.shape)
-        return {
-            "hidden": (losses.split_error(prediction, hidden), losses.split_error(constant, hidden))
-        }
+        errors = [losses.split_error(guess, hidden) for guess in (prediction, constant)]
+        return {"hidden": jnp.stack(errors)}
 
-    def encode(
-        params: PyTree, seen: Mapping[str, PyTree], extra: PyTree, batch: Batch
-    ) -> Mapping[str, jax.Array]:
-        x = halves.evaluated(config, batch["image"], context)
+    def encode(context: Context) -> Mapping[str, jax.Array]:
+        params, _, extra, batch, *_ = context
+        x = evaluated(batch)
         stats, block = extra["batch_stats"]["student"], {HALF: {"x": x[:, None]}}
         # Those that evaluate a batch in one piece need not be a multiple of the microbatches.
         whole = networks._replace(microbatches=1)
@@ -107,7 +95,7 @@ def build(config: Any, info: Info) -> Method:
     if config.train.microbatches > 1:
         _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
         checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
-    return Method(init, {"main": loss}, {"student": encode}, pretext=pretext)
+    return Method(init, {"main": loss}, {"student": encode, PRETEXT: pretext})
 
 
 def _networks(config: Any, numbers: int) -> Networks:

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import jax
 
-from jaxssl import cli
-from jaxssl import config as configs
-from jaxssl.errors import ConfigError
+from jaxssl.config import command_line as cli
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError
 from jaxssl.plan import chips, estimate, facts, largest
 from jaxssl.plan.memory import OutOfMemory
 from jaxssl.plan.program import Planned, of_stage

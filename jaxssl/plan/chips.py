@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
-from jaxssl.errors import ConfigError, near
+from jaxssl.config.errors import ConfigError, near
 
 GiB = 2.0**30
 # What keeps libtpu from asking a cloud host about itself, from writing to standard error, and from

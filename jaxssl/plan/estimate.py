@@ -149,16 +149,16 @@ def _collectives(program: Planned, sent: list[collectives.Collective]) -> dict[s
 
 def _run(program: Planned, topology: Topology, seconds: float) -> dict[str, Any]:
     info = program.info
-    sample = sum(
-        math.prod(shape) * np.dtype(info.dtypes[name]).itemsize
-        for name, shape in info.shapes.items()
+    step = sum(
+        math.prod(field.shape) * np.dtype(field.dtype).itemsize * info.batch_of(name)
+        for name, field in info.fields.items()
     )
     images = info.global_batch / seconds / topology.hosts
     hours = info.steps * seconds / 3600
     return {
         "steps": info.steps,
         "samples_per_second_per_host": images,
-        "bytes_per_second_per_host": images * sample,
+        "bytes_per_second_per_host": step / seconds / topology.hosts,
         "hours": hours,
         "chip_hours": hours * topology.chips,
     }

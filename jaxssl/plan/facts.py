@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxssl import data
-from jaxssl.errors import ConfigError, near
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.data.images import image_fields
+from jaxssl.method import Field
 
 # Public facts: training samples and classes, by the name in TFDS or that of the usual folder.
 PUBLIC = {
@@ -30,15 +32,13 @@ class Absent(NamedTuple):
       name: for people.
       size: N.
       num_classes: 0 without labels.
-      shapes: field -> shape of one sample.
-      dtypes: field -> name of the numpy dtype.
+      fields: name in a batch -> its kind, shape and dtype.
     """
 
     name: str
     size: int
     num_classes: int
-    shapes: Mapping[str, tuple[int, ...]]
-    dtypes: Mapping[str, str]
+    fields: Mapping[str, Field]
 
     def __len__(self) -> int:
         return self.size
@@ -84,8 +84,5 @@ def _absent(config: Any, name: str, samples: int, classes: int) -> Absent:
         )
     frames = (config.frames,) if config.frames else ()
     image = (*frames, config.size, config.size, config.channels or len(config.mean))
-    shapes: dict[str, tuple[int, ...]] = {"index": (), "image": image}
-    dtypes = {"index": "int32", "image": "uint8"}
-    if classes:
-        shapes, dtypes = {**shapes, "label": ()}, {**dtypes, "label": "int32"}
-    return Absent(f"{name} train (not here)", samples, classes, shapes, dtypes)
+    fields = image_fields(image, labelled=bool(classes))
+    return Absent(f"{name} train (not here)", samples, classes, fields)

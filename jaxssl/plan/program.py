@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 
-from jaxssl import config as configs
-from jaxssl import sharding, stages
-from jaxssl.errors import ConfigError, near
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.data import streams
+from jaxssl.devices import sharding
 from jaxssl.plan.flops import Flops, count
 from jaxssl.program import Program
+from jaxssl.run import stages, table_stages
 from jaxssl.step import make_step
 
 
@@ -34,7 +36,7 @@ class Planned(Program):
         source: Any,
         artifacts: Mapping[str, Any] | None = None,
     ):
-        mesh = sharding.make_mesh(config.mesh, config.train.global_batch, devices)
+        mesh = sharding.make_mesh(config.mesh, streams.batches(config), devices)
         # Building computes small things, for which a device that is here is needed.
         here = configs.merged(config, sharding.ONE_DEVICE)
         super().__init__(here, artifacts, jax.local_devices(backend="cpu")[:1], source)
@@ -57,14 +59,19 @@ def of_stage(
     Raises:
       ConfigError: no stage of that name takes a step.
     """
-    plan = [s for s in stages.resolve(config, pathlib.Path()) if not s.evaluates_only]
-    names = [stage.name for stage in plan]
+    every = stages.resolve(config, pathlib.Path())
+    plan = [stage for stage in every if not stage.evaluates_only]
+    names = [stage.name for stage in plan if stage.trains]
     if name and name not in names:
         raise ConfigError(f"--stage={name}: no stage that trains{near(name, names)}")
-    chosen = names.index(name) if name else len(names) - 1
+    chosen = name or names[-1]
+    place = [stage.name for stage in plan].index(chosen)
     left = stages.imported(config)
-    for stage in plan[:chosen]:
+    for stage in plan[:place]:
+        if stage.make:
+            left[stage.name] = table_stages.table(stage, every, left, split=source)
+            continue
         here = configs.merged(stage.config, sharding.ONE_DEVICE)
         earlier = Program(here, left, jax.local_devices(backend="cpu")[:1], source)
         left[stage.name] = stages.artifact(earlier.shapes)
-    return names[chosen], Planned(plan[chosen].config, devices, source, left)
+    return chosen, Planned(plan[place].config, devices, source, left)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxssl.evals import knn
+from jaxssl.evals.probes import knn
 from jaxssl.report import plots
 from jaxssl.report.page import drawing, picture, table, text
 from jaxssl.report.samples import Pictures, Samples, neighbours
@@ -85,7 +85,7 @@ def maps(samples: Samples) -> list[str]:
 
 
 def votes(samples: Samples) -> NDArray:
-    """The label [n] of each held-out sample by the vote of `jaxssl.evals.knn`, here in numpy.
+    """The label [n] of each held-out sample by the vote of `probes.knn`, here in numpy.
 
     argmax over c of the sum, over the k nearest i with y_i = c, of exp(cos(x, x_i) / T)
     """

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.report import controls, curves, features, human, writers
 from jaxssl.report import samples as kept
 from jaxssl.report.page import page, table, text

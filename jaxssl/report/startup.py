@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxssl import optim, schedules
+from jaxssl import modalities, optim
+from jaxssl.config import schedules
 from jaxssl.report import human
-from jaxssl.views import frequency
 
 Sections = list[tuple[str, Sequence[tuple[str, Any]]]]
 
@@ -27,7 +27,7 @@ def sections(program: Any, state: Any, stage: str, start: int, compile_seconds: 
     return [
         ("method", method),
         ("networks", _networks(program, state.params)),
-        ("views", _views(config)),
+        ("views", _views(program)),
         ("data", _data(program)),
         ("optimizer", _optimizer(program)),
         ("run", _run(program, start)),
@@ -64,25 +64,31 @@ def _half_life(decay: Any, info: Any) -> str:
     return f", half-life {lives[0]}{'' if same else ' -> ' + lives[1]} steps"
 
 
-def _views(config: Any) -> list[tuple[str, Any]]:
-    rows = []
-    for name, group in config.views.items():
-        side = frequency.side(group)
-        text = f"{group.count} x {side} px"
+def _views(program: Any) -> list[tuple[str, Any]]:
+    config, info = program.config, program.info
+    make, rows = modalities.build(config.views, info.fields, config.data), []
+    for name, shape in modalities.view_shapes(make, program.abstract_batch()).items():
+        text = f"{config.views[name].count} x {' x '.join(map(str, shape))}"
         patch = config.encoder.get("patch", 0) if config.encoder.name == "vit" else 0
         if patch:
-            text += f", {(side // patch) ** 2} patches a view"
+            height, width = shape[-3:-1]
+            text += f", {(height // patch) * (width // patch)} patches a view"
         rows.append((name, text))
     return rows
 
 
 def _data(program: Any) -> list[tuple[str, Any]]:
     source = program.source
-    shape = "x".join(str(n) for n in source.shapes["image"])
+    held = [
+        f"{name} {' x '.join(map(str, field.shape))} {field.dtype}"
+        for name, field in source.fields.items()
+        if field.shape
+    ]
     classes = f"{source.num_classes} classes" if source.num_classes else "no labels"
     return [
         ("source", source.name),
-        ("samples", f"{len(source):,} of {shape}, {classes}"),
+        ("samples", f"{len(source):,}, {classes}"),
+        ("fields", ", ".join(held)),
         ("fingerprint", source.fingerprint),
     ]
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 METRICS = "metrics.jsonl"
 STATUSES = ("running", "finished", "stopped", "failed")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxssl.by_name import build_by_name
+from jaxssl.config.by_name import build_by_name
 
 
 class Target(NamedTuple):

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxssl.errors import ConfigError, near
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.losses.vectors import nearest
 from jaxssl.method import PyTree
 from jaxssl.targets import Target
 from jaxssl.targets.pixels import Patch, check_patch, patchify
@@ -48,25 +49,6 @@ def build(
         return nearest(patches, vectors)
 
     return Target(fn, teacher=teacher)
-
-
-def nearest(patches: jax.Array, vectors: jax.Array) -> jax.Array:
-    """argmin_k |x - C_k|^2, the first of equals.
-
-    Args:
-      patches: x [B, T, P].
-      vectors: C [K, P].
-
-    Returns:
-      [B, T], int32.
-
-    >>> nearest(jnp.array([[[0.9], [4.0]]]), jnp.array([[0.0], [1.0], [3.0]])).tolist()
-    [[1, 2]]
-    """
-    x, c = patches.astype(jnp.float32), vectors.astype(jnp.float32)
-    # Of near ties, rounding in low precision would pick others than float32 does.
-    products = jnp.einsum("btp,kp->btk", x, c, precision=jax.lax.Precision.HIGHEST)
-    return jnp.argmin(jnp.square(c).sum(-1) - 2 * products, axis=-1).astype(jnp.int32)
 
 
 def _named(params: PyTree, path: str) -> jax.Array:

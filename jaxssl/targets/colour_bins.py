@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from einops import reduce
 
-from jaxssl.by_name import check_positive
-from jaxssl.errors import ConfigError
+from jaxssl.config.by_name import check_positive
+from jaxssl.config.errors import ConfigError
 from jaxssl.targets import Target
 
 XYZ_OF_RGB = np.array(

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange, reduce
 
-from jaxssl.by_name import check_positive
-from jaxssl.errors import ConfigError
+from jaxssl.config.by_name import check_positive
+from jaxssl.config.errors import ConfigError
 from jaxssl.targets import Target
 
 EPSILON = 1e-5

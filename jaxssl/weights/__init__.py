@@ -26,11 +26,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import named_leaves
 from jaxssl.encoders.convnext import ConvNeXt
 from jaxssl.encoders.resnet import ResNet
 from jaxssl.encoders.vit import ViT
-from jaxssl.errors import ConfigError
-from jaxssl.naming import named_leaves
 from jaxssl.weights import convnext, resnet, vit
 from jaxssl.weights.entry import Entry, Family
 from jaxssl.weights.files import read, write

@@ -1,15 +1,14 @@
 """State dicts in files: safetensors and npz, read and written; PyTorch's own, read."""
 
-import contextlib
-import os
 import pathlib
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxssl.errors import ConfigError, near
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.run.files import replacing
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")
 # What wrappers put before a network's names.
@@ -74,18 +73,6 @@ def write(
             save_file(arrays, beside, dict(metadata or {}))
     else:
         raise ConfigError(f"{path}: found {path.suffix!r}, expected .safetensors or .npz")
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path beside `path`, renamed to it once all is written; gone if that fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _read_torch(path: pathlib.Path, part: str) -> dict[str, np.ndarray]:

@@ -12,9 +12,9 @@ import re
 
 import numpy as np
 
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders import positions
 from jaxssl.encoders.vit import ViT
-from jaxssl.errors import ConfigError
 from jaxssl.weights.entry import Entry, Family, State, leading, linear, norm, patches
 
 OTHER_NAMES = {"register_tokens": "reg_token", ".mlp.w12.": ".mlp.fc1.", ".mlp.w3.": ".mlp.fc2."}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxssl.config.errors import ConfigError
 from jaxssl.data import load
-from jaxssl.errors import ConfigError
 
 
 def opened(split="train", **fields):

@@ -9,9 +9,10 @@ import pytest
 from data.damaged import IMAGES, LABELS, folder_of, image_bytes, npz, opened, refused
 from PIL import Image
 
-from jaxssl.data import array_record, pipeline
+from jaxssl.data import pipeline
+from jaxssl.data.formats import array_record
+from jaxssl.data.images import ArraySource
 from jaxssl.data.order import Order
-from jaxssl.data.source import ArraySource
 
 BIG = b"P6\n30000 30000\n255\n"
 CASES = {  # file name -> what is stored there

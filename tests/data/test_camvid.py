@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxssl.data import camvid, load, pipeline
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
+from jaxssl.data import load, pipeline
+from jaxssl.data.images import image_fields
+from jaxssl.data.sets import camvid
+from jaxssl.method import Field
 
 NAMES = ("sky", "road", "void")
 
@@ -44,8 +47,9 @@ def test_every_pixel_has_its_label_and_a_scene_has_none(folder):
     source = opened(folder)
     assert len(source) == 5 and source.num_classes == 0 and len(opened(folder, "test")) == 3
     assert source.pixel_label_names == ("sky", "road")
-    assert source.shapes == {"index": (), "image": (8, 12, 3), "labels": (8, 12)}
-    assert source.dtypes["labels"] == "uint8" and "label" not in source[0]
+    labels = Field("mask", (8, 12), "uint8")
+    assert source.fields == {**image_fields((8, 12, 3), labelled=False), "labels": labels}
+    assert "label" not in source[0]
     np.testing.assert_array_equal(100 * source[4]["labels"], source[4]["image"][..., 0])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from data.damaged import IMAGES, npz, opened, refused
 
-from jaxssl.data.source import ArraySource, Options, Source
+from jaxssl.data.images import ArraySource, ImageSource, Options
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_arrays_whose_channels_cannot_be_resized_are_named():
 
 
 def test_a_sample_without_its_label_is_named():
-    class Half(Source):
+    class Half(ImageSource):
         def read(self, i):
             return np.zeros((2, 2), np.uint8), None if i == 2 else 0
 

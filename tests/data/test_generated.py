@@ -6,10 +6,11 @@ import ml_collections
 import numpy as np
 import pytest
 
-from jaxssl.data import digits, load
-from jaxssl.data.moving_digits import DIRECTIONS
-from jaxssl.data.source import ArraySource, Options
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
+from jaxssl.data import load
+from jaxssl.data.images import ArraySource, Options
+from jaxssl.data.sets import digits
+from jaxssl.data.sets.moving_digits import DIRECTIONS
 
 MADE = [("moving_digits", (8, 32, 32, 1)), ("stacked_digits", (16, 32, 32, 1))]
 
@@ -29,7 +30,7 @@ def centre_of_mass(clip):
 @pytest.mark.parametrize(("name", "shape"), MADE)
 def test_made_sets_are_functions_of_split_and_index(name, shape):
     train, test = opened(name), opened(name, "test", cache="none")
-    assert train.shapes["image"] == test.shapes["image"] == shape
+    assert train.fields["image"].shape == test.fields["image"].shape == shape
     assert (len(train), len(test), train.num_classes) == (4096, 1024, 10)
     ids = np.array([5, 4000, 5])
     rows = train.rows(ids)
@@ -61,7 +62,7 @@ def test_no_digit_is_in_both_splits(name, shape):
 @pytest.mark.parametrize("name", ["moving_digits", "stacked_digits"])
 def test_sizes_frames_and_channels(name):
     source = opened(name, size=12, frames=3, channels=3)
-    assert source.shapes["image"] == (3, 12, 12, 3)
+    assert source.fields["image"].shape == (3, 12, 12, 3)
     image = source[2]["image"]
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
     np.testing.assert_array_equal(image[..., :1], opened(name, size=12, frames=3)[2]["image"])
@@ -134,7 +135,7 @@ def stack(tmp_path):
 def test_cubes_come_from_disjoint_slices(stack):
     fields = dict(path=str(stack), frames=4, size=4)
     train, test = (opened("em_volume", split, **fields) for split in ("train", "test"))
-    assert train.shapes["image"] == (4, 4, 4, 1)
+    assert train.fields["image"].shape == (4, 4, 4, 1)
     assert (len(train), len(test)) == (2 * 5 * 5, 5 * 5)
     seen = [set(s.rows(np.arange(len(s)))["image"].ravel().tolist()) for s in (train, test)]
     assert seen == [set(range(6)), set(range(6, 10))]
@@ -149,7 +150,7 @@ def test_the_real_volume(shared):
     if not folder.exists():
         pytest.skip(f"{folder} is absent")
     train, test = (opened("em_volume", split, path=str(folder)) for split in ("train", "test"))
-    assert (len(train), len(test), train.shapes["image"]) == (900, 225, (8, 32, 32, 1))
+    assert (len(train), len(test), train.fields["image"].shape) == (900, 225, (8, 32, 32, 1))
     rows = train.rows(np.arange(900))
     np.testing.assert_array_equal(np.bincount(rows["label"]), [300, 300, 300])
     brightness = rows["image"].mean((1, 2, 3, 4))

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from jaxssl.config.errors import ConfigError
 from jaxssl.data import order, pipeline
-from jaxssl.data.source import ArraySource, Options
-from jaxssl.errors import ConfigError
+from jaxssl.data.images import ArraySource, Options
 
 N, B = 103, 20
 
@@ -167,13 +167,3 @@ def test_an_error_while_reading_ahead_reaches_the_loop_as_it_is():
     ragged = Ragged("ragged", np.zeros((40, 2, 2), np.uint8), None, opts=Options(cache="none"))
     with pytest.raises(ConfigError, match=r"data\.size.*\(1, 2, 1\).*\(2, 2, 1\)"):
         next(pipeline.batches(ragged, seed=0, global_batch=20, threads=2))
-
-
-def test_facts_for_the_start_screen(source):
-    facts = pipeline.dataset_facts(source)
-    assert (facts["name"], facts["samples"], facts["classes"], facts["image"]) == (
-        "toy",
-        N,
-        3,
-        (2, 2, 1),
-    )

@@ -8,9 +8,13 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from jaxssl.data import array_record, digits, load
-from jaxssl.data.source import ArraySource, Options, Source, fit
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
+from jaxssl.data import Part, load
+from jaxssl.data.formats import array_record
+from jaxssl.data.images import ArraySource, ImageSource, Options, fit, image_fields
+from jaxssl.data.sets import digits
+from jaxssl.data.source import Arrays
+from jaxssl.method import INDEX, LABEL, Field
 
 
 def config(**fields):
@@ -18,11 +22,11 @@ def config(**fields):
 
 
 def check(source, samples, classes, shape):
-    assert (len(source), source.num_classes, source.shapes["image"]) == (samples, classes, shape)
+    assert (len(source), source.num_classes) == (samples, classes)
     sample = source[samples - 1]
     assert sample["index"] == samples - 1 and sample["index"].dtype == np.int32
     assert sample["image"].shape == shape and sample["image"].dtype == np.uint8
-    assert source.dtypes["image"] == "uint8" and source.dtypes["index"] == "int32"
+    assert source.fields == image_fields(shape, labelled=bool(classes))
     ids = [samples - 1, 0, 0, samples // 2]
     rows = source.rows(ids)
     for place, i in enumerate(ids):
@@ -174,7 +178,7 @@ def test_array_record_round_trip(pictures, tmp_path, fields, capsys):
     for split in ("train", "test"):
         before = load(config(source="image_folder", path=str(pictures), **fields), split)
         after = load(config(source="array_record", path=str(tmp_path)), split)
-        check(after, len(before), 3, before.shapes["image"])
+        check(after, len(before), 3, before.fields["image"].shape)
         assert after.label_names == before.label_names
         ids = np.arange(len(before))
         for key, value in before.rows(ids).items():
@@ -229,7 +233,10 @@ def test_fit_channels():
         (dict(source="packed_jpeg", path="/none/x"), "data.path: /none/x is not there|_test.npz"),
         (dict(source="npz", path="/none/x"), "data.path: /none/x|expected one npz file"),
         (dict(source="image_folder", path="/none/x"), "data.path: /none/x is not a folder"),
-        (dict(source="array_record", path="/none/x"), "/none/x|python -m jaxssl.data.array_record"),
+        (
+            dict(source="array_record", path="/none/x"),
+            "/none/x|python -m jaxssl.data.formats.array_record",
+        ),
         (dict(source="tfds:mnist", path="/none/x"), "/none/x|tfds build mnist"),
         (dict(source="digits", size=-1), "data.size: -1"),
         (dict(source="digits", channels=2), "data.channels: 2"),
@@ -259,12 +266,12 @@ def test_a_cache_larger_than_the_memory_is_refused_before_it_is_filled(shared):
     fields = dict(source="packed_jpeg", path=str(folder), size=4000)
     with pytest.raises(ConfigError, match=r"data\.cache.*GiB.*data\.cache=none"):
         load(config(**fields), "train")
-    assert load(config(**fields, cache="none"), "train").shapes["image"] == (4000, 4000, 3)
+    assert load(config(**fields, cache="none"), "train").fields["image"].shape == (4000, 4000, 3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int16"])
 def test_what_is_no_uint8_is_refused_by_name_and_never_cast(dtype):
-    class Waveforms(Source):
+    class Waveforms(ImageSource):
         def read(self, i):
             return np.linspace(-1, 1, 48).reshape(4, 4, 3).astype(dtype), None
 
@@ -273,3 +280,42 @@ def test_what_is_no_uint8_is_refused_by_name_and_never_cast(dtype):
     assert str(error.value).startswith(
         f"data.source: sample 0 of waves train is {dtype} [4, 4, 3], expected uint8 pixels"
     )
+
+
+def test_arrays_of_any_kind_are_kept_as_they_are():
+    waves = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    field = Field("audio", (4,), "float32", {"rate": 8000})
+    source = Arrays("waves train", {"audio": (field, waves)}, np.array([0, 1, 0]), ("low", "high"))
+    assert source.fields == {"index": INDEX, "audio": field, "label": LABEL}
+    rows = pickle.loads(pickle.dumps(source)).rows([2, 0])
+    np.testing.assert_array_equal(rows["audio"], waves[[2, 0]])
+    assert rows["audio"].dtype == np.float32
+    assert (rows["index"].tolist(), rows["label"].tolist()) == ([2, 0], [0, 0])
+    part = Part(source, np.array([1, 2]))
+    assert part.rows([1])["index"].tolist() == [1] and part.fields == source.fields
+    np.testing.assert_array_equal(part.rows([1])["audio"], waves[[2]])
+
+
+@pytest.mark.parametrize(
+    "field, values, labels, message",
+    [
+        (("audio", (4,), "float32"), np.zeros((3, 4)), None, "audio is float64 [3, 4], expected f"),
+        (("audio", (5,), "float64"), np.zeros((3, 4)), None, "expected float64 ['N', 5]"),
+        (("audio", (4,), "float64"), np.zeros((0, 4)), None, "found {'audio': 0} samples"),
+        (
+            ("audio", (4,), "float64"),
+            np.zeros((3, 4)),
+            np.array([0, 2, 0]),
+            "is 2; expected a whole",
+        ),
+    ],
+)
+def test_arrays_that_do_not_fit_are_one_line(field, values, labels, message):
+    with pytest.raises(ConfigError) as error:
+        Arrays(
+            "waves",
+            {"audio": (Field(*field), values)},
+            labels,
+            ("a", "b") if labels is not None else (),
+        )
+    assert message in str(error.value) and "\n" not in str(error.value)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import twins
 
-from jaxssl import sharding
+from jaxssl.devices import sharding
 from jaxssl.encoders.convolution import Conv, Plain, convolution, kernel_gradient
 
 # spatial sides, window, strides, padding

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxssl import encoders
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders.convnext import GlobalResponseNorm
 from jaxssl.encoders.resnet import ResBlock
-from jaxssl.errors import ConfigError
 
 NETS = {
     "convnet": {"name": "convnet", "widths": (8, 16), "strides": (1, 2)},

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxssl import encoders, heads
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders.residual_unet import InstanceNorm, visibility, visible_mean
-from jaxssl.errors import ConfigError
 
 # Strides 1, 2, 4, 8 on cells of 4 pixels: the last map is coarser than the mask.
 NET = dict(name="residual_unet", widths=(4, 6, 6, 8), blocks=(1, 2, 1, 1), dims=2, unit=4)

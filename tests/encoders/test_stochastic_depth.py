@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders.stochastic_depth import keep_scales, linear_rates
-from jaxssl.errors import ConfigError
 
 
 def test_values_and_mean():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxssl import encoders
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders import positions
-from jaxssl.errors import ConfigError
 
 TINY = {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch": 4, "image_size": 16}
 B, T, D, L, H = 3, 16, 16, 2, 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import twins
 
-from jaxssl import sharding
+from jaxssl.devices import sharding
 from jaxssl.encoders import winograd
 from jaxssl.encoders.convolution import Conv, Plain, convolution
 
@@ -85,7 +85,7 @@ def test_whether_they_suit_does_not_depend_on_the_batch():
 
 
 def test_an_open_batch_size_is_left_to_xla():
-    """As `jaxssl.export` writes it."""
+    """As `jaxssl.commands.export` writes it."""
     (batch,) = jax.export.symbolic_shape("B")
     x = jax.ShapeDtypeStruct((batch, 16, 16, 64), jnp.float32)
     w = jnp.ones((3, 3, 64, 64))

@@ -9,8 +9,8 @@ from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 from jaxssl import data
-from jaxssl.errors import ConfigError
-from jaxssl.evals import augmentation_concentration as concentration
+from jaxssl.config.errors import ConfigError
+from jaxssl.evals.diagnostics import augmentation_concentration as concentration
 from jaxssl.evals.subject import Subject
 
 
@@ -148,7 +148,7 @@ def raw_subject(tmp_path, views):
         }
     )
     train, test = data.load(config.data, "train"), data.load(config.data, "test")
-    info = types.SimpleNamespace(num_classes=3, shapes=dict(train.shapes))
+    info = types.SimpleNamespace(num_classes=3, fields=dict(train.fields))
     axes = ("data", "fsdp", "model")
     mesh = jax.make_mesh((2, 4, 1), axes, axis_types=(AxisType.Auto,) * 3)
     program = types.SimpleNamespace(config=config, source=train, info=info, mesh=mesh)

@@ -5,9 +5,9 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from jaxssl.errors import ConfigError
-from jaxssl.evals import clustering
+from jaxssl.config.errors import ConfigError
 from jaxssl.evals.features import Features, standardise
+from jaxssl.evals.probes import clustering
 
 K = 3
 

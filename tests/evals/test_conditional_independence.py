@@ -5,9 +5,9 @@ import types
 import numpy as np
 import pytest
 
-from jaxssl.errors import ConfigError
-from jaxssl.evals import conditional_independence as ci
+from jaxssl.config.errors import ConfigError
 from jaxssl.evals.features import Features
+from jaxssl.evals.theory import conditional_independence as ci
 
 
 def mixture(seed, n, alpha=0.0, width=20):

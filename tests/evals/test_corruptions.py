@@ -10,10 +10,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from jaxssl import data
-from jaxssl.errors import ConfigError
-from jaxssl.evals import corruptions, linear, protocol
-from jaxssl.evals.corruptions import CORRUPTIONS, corrupted
+from jaxssl.config.errors import ConfigError
+from jaxssl.data.images import image_fields
+from jaxssl.evals import protocol
 from jaxssl.evals.features import Features
+from jaxssl.evals.probes import linear
+from jaxssl.evals.robustness import corruptions
+from jaxssl.evals.robustness.corruptions import CORRUPTIONS, corrupted
 from jaxssl.evals.subject import Subject
 
 B, SIDE = 8, 32
@@ -147,7 +150,7 @@ def subject(tmp_path_factory):
     evals = dict(bank=0, test=0, batch_size=16, output="pooled")
     config = ConfigDict({"data": {"source": "npz", "path": str(path)}, "evals": evals})
     train, test = data.load(config.data, "train"), data.load(config.data, "test")
-    info = types.SimpleNamespace(num_classes=3, shapes=dict(train.shapes))
+    info = types.SimpleNamespace(num_classes=3, fields=dict(train.fields))
     program = types.SimpleNamespace(config=config, source=train, info=info, mesh=_mesh())
     return Subject("raw_input", program, None, test, lambda *_: None)
 
@@ -180,7 +183,7 @@ def test_what_is_no_corruption_is_one_line(subject):
         corruptions.examine(subject, corruptions=("jpg",))
     with pytest.raises(ConfigError, match=r"severities: found 6, expected 1 \.\.\. 5"):
         corruptions.examine(subject, severities=(1, 6))
-    clips = types.SimpleNamespace(info=types.SimpleNamespace(shapes={"image": (4, 8, 8, 1)}))
+    clips = types.SimpleNamespace(info=types.SimpleNamespace(fields=image_fields((4, 8, 8, 1))))
     with pytest.raises(ConfigError, match=r"expected images \[H, W, C\]"):
         corruptions.examine(types.SimpleNamespace(program=clips))
     assert protocol.resolve("corruptions", {"severities": [5]})["severities"] == (5,)

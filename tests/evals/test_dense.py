@@ -13,11 +13,14 @@ from PIL import Image
 from sklearn.metrics import jaccard_score
 
 from jaxssl import data
-from jaxssl.errors import ConfigError
-from jaxssl.evals import dense, logistic, protocol
+from jaxssl.config.errors import ConfigError
+from jaxssl.evals import protocol
+from jaxssl.evals.probes import logistic
 from jaxssl.evals.subject import Subject
-from jaxssl.evaluator import Evaluator
+from jaxssl.evals.tasks import dense
+from jaxssl.method import Field
 from jaxssl.program import Program
+from jaxssl.run.evaluator import Evaluator
 
 SIZE, GRID = 16, 4
 COLOURS = np.array([[250, 20, 20], [20, 20, 250], [20, 250, 20], [128, 128, 128]], np.uint8)
@@ -67,7 +70,7 @@ def _subject(folder, kind="trained", devices=8, encode=None):
     evals = dict(bank=0, test=0, batch_size=8, output="pooled")
     config = ConfigDict({"data": fields, "evals": evals})
     train, test = data.load(config.data, "train"), data.load(config.data, "test")
-    info = types.SimpleNamespace(num_classes=0, shapes=dict(train.shapes), global_batch=8)
+    info = types.SimpleNamespace(num_classes=0, fields=dict(train.fields), global_batch=8)
     program = types.SimpleNamespace(
         config=config, source=train, info=info, mesh=_mesh(devices), shapes=None
     )
@@ -192,7 +195,8 @@ def test_what_is_no_grid_or_no_square_is_one_line(folder):
     with pytest.raises(ConfigError, match=r"found tokens of shape \(8, 17, 2\)"):
         dense.examine(_subject(folder, encode=lambda *_: jnp.ones((8, GRID**2 + 1, 2))))
     wide = _subject(folder)
-    wide.program.source.shapes = {**wide.program.source.shapes, "image": (16, 20, 3)}
+    fields = wide.program.source.fields
+    wide.program.source.fields = {**fields, "image": Field("image", (16, 20, 3), "uint8")}
     with pytest.raises(ConfigError, match="expected squares"):
         dense.examine(wide)
     assert protocol.resolve("dense", {"source": "camvid"})["patches"] == 32

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from jaxssl.errors import ConfigError
-from jaxssl.evals import diagnostics, spectrum
+from jaxssl.config.errors import ConfigError
+from jaxssl.evals.diagnostics import rank as diagnostics
+from jaxssl.evals.diagnostics import spectrum
 
 
 def _gaussian(seed, *shape):

@@ -6,9 +6,9 @@ import pytest
 from jax.sharding import AxisType
 from sklearn.linear_model import LogisticRegression
 
-from jaxssl.errors import ConfigError
-from jaxssl.evals import episodes
+from jaxssl.config.errors import ConfigError
 from jaxssl.evals.features import Features, standardise
+from jaxssl.evals.probes import episodes
 
 K = 6
 SMALL = {"ways": 4, "shots": 2, "queries": 5, "episodes": 12}

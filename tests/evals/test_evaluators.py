@@ -7,9 +7,9 @@ from jax.sharding import AxisType
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from jaxssl.errors import ConfigError
-from jaxssl.evals import fewshot, knn, linear, logistic
+from jaxssl.config.errors import ConfigError
 from jaxssl.evals.features import Features, standardise
+from jaxssl.evals.probes import fewshot, knn, linear, logistic
 
 K = 4
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from jaxssl.data.source import ArraySource
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
+from jaxssl.data.images import ArraySource
 from jaxssl.evals import features
 from jaxssl.evals.features import Features
+from jaxssl.modalities.image import raw
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +23,13 @@ def source():
     return ArraySource("random", images, np.arange(37) % 3)
 
 
+def raw_input(batch):
+    return raw(batch["image"])
+
+
 def test_every_sample_comes_once_with_its_label_whatever_the_batch_size(mesh, source):
     for batch_size in (8, 13, 64):
-        bank = features.extract(features.raw_input, source, batch_size=batch_size, mesh=mesh)
+        bank = features.extract(raw_input, source, batch_size=batch_size, mesh=mesh)
         np.testing.assert_array_equal(bank.index, np.arange(37))
         np.testing.assert_array_equal(bank.y, np.arange(37) % 3)
         np.testing.assert_allclose(bank.x, source.images.reshape(37, -1) / 255, rtol=1e-6)
@@ -36,7 +41,7 @@ def test_batches_are_sharded_over_both_batch_axes(mesh, source):
 
     def encode(batch):
         seen.append({shard.data.shape[0] for shard in batch["image"].addressable_shards})
-        return features.raw_input(batch)
+        return raw_input(batch)
 
     features.extract(encode, source, batch_size=16, mesh=mesh)
     assert seen == [{2}] * 3
@@ -44,7 +49,7 @@ def test_batches_are_sharded_over_both_batch_axes(mesh, source):
 
 def test_a_limit_is_one_fixed_random_subset(mesh, source):
     take = lambda seed: features.extract(
-        features.raw_input, source, batch_size=8, mesh=mesh, limit=11, seed=seed
+        raw_input, source, batch_size=8, mesh=mesh, limit=11, seed=seed
     )
     first, again, other = take(0), take(0), take(1)
     np.testing.assert_array_equal(first.index, again.index)
@@ -55,10 +60,10 @@ def test_a_limit_is_one_fixed_random_subset(mesh, source):
 
 def test_no_labels_and_bad_arguments(mesh, source):
     unlabelled = ArraySource("bare", source.images, None)
-    bank = features.extract(features.raw_input, unlabelled, batch_size=16, mesh=mesh)
+    bank = features.extract(raw_input, unlabelled, batch_size=16, mesh=mesh)
     assert set(bank.y) == {-1}
     with pytest.raises(ConfigError, match=r"evals\.batch_size: found 0"):
-        features.extract(features.raw_input, source, batch_size=0, mesh=mesh)
+        features.extract(raw_input, source, batch_size=0, mesh=mesh)
     with pytest.raises(ConfigError, match=r"expected \[B, D\]"):
         features.extract(lambda batch: batch["image"], source, batch_size=16, mesh=mesh)
 
@@ -66,11 +71,11 @@ def test_no_labels_and_bad_arguments(mesh, source):
 def test_raw_input_averages_large_images_and_keeps_small_ones():
     halves = np.zeros((1, 64, 64, 1), np.uint8)
     halves[:, :, 32:] = 255
-    small = features.raw_input({"image": jnp.asarray(halves)}).reshape(32, 32)
+    small = raw(jnp.asarray(halves)).reshape(32, 32)
     assert small.mean() == pytest.approx(0.5, abs=1e-5)
     np.testing.assert_allclose(small[:, :15], 0, atol=1e-6)
     np.testing.assert_allclose(small[:, 17:], 1, atol=1e-6)
-    assert features.raw_input({"image": jnp.zeros((2, 8, 6, 3), jnp.uint8)}).shape == (2, 144)
+    assert raw(jnp.zeros((2, 8, 6, 3), jnp.uint8)).shape == (2, 144)
 
 
 def test_standardise_uses_one_scale_from_the_train_bank():

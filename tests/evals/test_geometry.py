@@ -8,10 +8,11 @@ from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 from jaxssl import data, evals
-from jaxssl.errors import ConfigError
-from jaxssl.evals import diagnostics, geometry
-from jaxssl.evals.features import raw_input
+from jaxssl.config.errors import ConfigError
+from jaxssl.evals.diagnostics import geometry
+from jaxssl.evals.diagnostics import rank as diagnostics
 from jaxssl.evals.subject import Subject
+from jaxssl.modalities.image import raw
 
 LABEL_FREE = {
     "rankme",
@@ -31,7 +32,7 @@ FEW = dict(samples=20, views=3, slices=32, last=8)
 
 def encode(state, batch, output):
     """A fixed random encoder of pixels."""
-    x = raw_input(batch)
+    x = raw(batch["image"])
     return jnp.tanh(x @ jax.random.normal(jax.random.key(0), (x.shape[1], 6)))
 
 
@@ -61,7 +62,7 @@ def subject_of(folder, views, *, kind="raw_input", shape=(2, 4, 1), encoder=enco
         axis_types=(AxisType.Auto,) * 3,
         devices=jax.devices()[: int(np.prod(shape))],
     )
-    info = types.SimpleNamespace(num_classes=3, shapes=dict(train.shapes))
+    info = types.SimpleNamespace(num_classes=3, fields=dict(train.fields))
     program = types.SimpleNamespace(config=config, source=train, info=info, mesh=mesh)
     state = None if kind == "raw_input" else {}
     return Subject(kind, program, state, test, jax.jit(encoder, static_argnames="output"))
@@ -115,7 +116,7 @@ def test_views_are_those_of_the_runs_augmentations(tmp_path):
 
 def test_a_view_is_an_image_again_each_number_another_and_no_batch_in_it(tmp_path):
     subject = subject_of(tmp_path, {"only": {"count": 4, "size": 6, "turns": True, "flip": 0.5}})
-    draw = geometry.random_view(subject.program.config)
+    draw = geometry.random_view(subject.program.config, subject.program.info.fields)
     batch = {name: jnp.asarray(x) for name, x in subject.test_source.rows(np.arange(30)).items()}
     drawn = [np.asarray(draw(np.uint32(i), batch)["image"]) for i in range(2)]
     assert drawn[0].dtype == np.uint8 and drawn[0].shape == (30, 6, 6, 1)

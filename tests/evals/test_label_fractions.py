@@ -6,9 +6,9 @@ import pytest
 from jax.sharding import AxisType
 from sklearn.linear_model import LogisticRegression
 
-from jaxssl.errors import ConfigError
-from jaxssl.evals import label_fractions
+from jaxssl.config.errors import ConfigError
 from jaxssl.evals.features import Features, standardise
+from jaxssl.evals.probes import label_fractions
 
 K = 3
 FRACTIONS = (0.05, 0.3, 1.0)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from jaxssl.errors import ConfigError
-from jaxssl.evals import landmark_probe
+from jaxssl.config.errors import ConfigError
 from jaxssl.evals.features import Features
+from jaxssl.evals.probes import landmark_probe
 from jaxssl.losses import density_ratio, pair_error
 
 JOINT = np.array([[0.4, 0.1], [0.1, 0.4]])

@@ -4,9 +4,10 @@ import pytest
 from jax.sharding import AxisType
 
 from jaxssl.bench import evals as bench
-from jaxssl.errors import ConfigError
-from jaxssl.evals import linear_sweep, protocol
+from jaxssl.config.errors import ConfigError
+from jaxssl.evals import protocol
 from jaxssl.evals.features import Features, place, standardise
+from jaxssl.evals.probes import linear_sweep
 
 K = 3
 SHORT = {"epochs": 4, "batch_size": 16, "rates": (0.001, 0.05, 0.5)}

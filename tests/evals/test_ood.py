@@ -9,9 +9,9 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
 from jaxssl import data
-from jaxssl.errors import ConfigError
-from jaxssl.evals import out_of_distribution as ood
+from jaxssl.config.errors import ConfigError
 from jaxssl.evals.features import Features
+from jaxssl.evals.robustness import out_of_distribution as ood
 from jaxssl.evals.subject import Subject
 
 K = 3
@@ -93,7 +93,7 @@ def subject(tmp_path_factory):
         }
     )
     train, test = data.load(config.data, "train"), data.load(config.data, "test")
-    info = types.SimpleNamespace(num_classes=K, shapes=dict(train.shapes))
+    info = types.SimpleNamespace(num_classes=K, fields=dict(train.fields))
     program = types.SimpleNamespace(config=config, source=train, info=info, mesh=_mesh())
     return folder, Subject("raw_input", program, None, test, lambda *_: None)
 
@@ -116,7 +116,7 @@ def test_another_data_set_is_told_apart_and_the_same_distribution_is_not(subject
 
 def test_the_other_set_is_read_in_the_shape_of_the_run(subject):
     other = ood.open_other(subject[1], "digits", "")
-    assert other.shapes["image"] == (8, 8, 3)
+    assert other.fields["image"].shape == (8, 8, 3)
     found = ood.examine(subject[1], limit=25)
     assert set(found) == {"mahalanobis", "knn"} and found["mahalanobis"] > 0.9
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxssl import evals
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.evals import protocol
 from jaxssl.evals.features import Features
 

@@ -6,9 +6,9 @@ import pytest
 from jax.sharding import AxisType
 from sklearn.metrics import average_precision_score
 
-from jaxssl.errors import ConfigError
-from jaxssl.evals import retrieval
+from jaxssl.config.errors import ConfigError
 from jaxssl.evals.features import Features
+from jaxssl.evals.probes import retrieval
 
 K = 4
 

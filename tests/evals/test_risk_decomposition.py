@@ -8,10 +8,10 @@ import pytest
 from jax.sharding import AxisType
 
 from jaxssl import evals
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.evals import protocol
 from jaxssl.evals.features import Features
-from jaxssl.evals.risk_decomposition import evaluate, stratified
+from jaxssl.evals.theory.risk_decomposition import evaluate, stratified
 
 K = 4
 PARTS = ("approximation", "usability", "probe_generalisation", "encoder_generalisation")

@@ -9,10 +9,11 @@ from scipy.linalg import subspace_angles
 from scipy.optimize import minimize
 from sklearn.datasets import make_moons
 
-from jaxssl.errors import ConfigError
-from jaxssl.evals import of_views, ssl_interplay
-from jaxssl.evals.conditional_independence import least_squares
+from jaxssl.config.errors import ConfigError
+from jaxssl.evals import of_views
 from jaxssl.evals.features import Features
+from jaxssl.evals.theory import ssl_interplay
+from jaxssl.evals.theory.conditional_independence import least_squares
 
 # Two samples of two views each; one indicator for each view.
 FOUR = np.eye(4).reshape(2, 2, 4)

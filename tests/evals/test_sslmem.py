@@ -8,12 +8,14 @@ import tiny
 from ml_collections import ConfigDict
 from scipy import stats
 
-from jaxssl import config as configs
-from jaxssl import data, runs, sslmem
-from jaxssl.checkpoint import Checkpoints
-from jaxssl.errors import ConfigError
+from jaxssl import data
+from jaxssl.commands import memorisation as sslmem
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError
 from jaxssl.program import Program
 from jaxssl.report.writers import read_json, write_json
+from jaxssl.run import runs
+from jaxssl.run.checkpoint import Checkpoints
 
 RANGES = {"f": ((0, 40), (60, 100)), "g": ((0, 40), (120, 170)), "twin": ((0, 40), (120, 170))}
 SEEDS = {"f": 0, "g": 1, "twin": 0}

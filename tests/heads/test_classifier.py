@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxssl import heads
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 
 def test_without_hidden_layers_it_is_one_linear_layer():

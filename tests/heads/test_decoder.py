@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxssl import heads
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.heads.token_grid import spread
 
 FIELDS = dict(name="decoder", patch_values=5, grid=(2, 4), width=8, depth=1, heads=2)

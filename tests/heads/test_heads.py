@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxssl import heads
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 X = np.float32(np.random.default_rng(1).normal(1, 3, size=(32, 6)))
 

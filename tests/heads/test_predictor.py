@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jaxssl import heads
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders import positions
-from jaxssl.errors import ConfigError
 
 FIELDS = dict(name="predictor", target_width=5, grid=(2, 4), width=8, depth=1, heads=2)
 RNG = np.random.default_rng(0)

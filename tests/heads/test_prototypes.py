@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxssl import heads
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 X = np.float32(np.random.default_rng(0).normal(2, 3, (6, 4)))
 VECTORS = np.float32(np.random.default_rng(1).normal(0, 5, (3, 4)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxssl import heads
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.heads.jigsaw import permutation_set
 
 RNG = np.random.default_rng(0)

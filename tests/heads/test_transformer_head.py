@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxssl import heads
+from jaxssl.config.errors import ConfigError
 from jaxssl.encoders import positions
-from jaxssl.errors import ConfigError
 
 FIELDS = dict(name="transformer_head", width=8, depth=1, heads=2, grid=3)
 X = np.float32(np.random.default_rng(0).normal(size=(4, 9, 8)))

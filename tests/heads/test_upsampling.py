@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import twins
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.heads.upsampling import ConvTranspose
 
 # spatial sides, window, strides

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxssl import losses
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 
 def gap(student, target, *, scale=1.0):

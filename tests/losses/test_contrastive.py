@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxssl import losses
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.losses import contrastive
 from jaxssl.memories.queue import random_corners
 

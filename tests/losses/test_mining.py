@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxssl import losses
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 KEYS = jax.random.split(jax.random.key(5), 64)
 

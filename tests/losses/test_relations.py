@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxssl import losses
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 
 def instances(views, batch):
@@ -62,7 +62,7 @@ def test_what_cannot_be_paired_is_named(shape, aggregation, text):
 
 def test_known_values():
     x, targets = jnp.zeros((3, 4)), jnp.array([1, 1, 0, 0])
-    focal = losses.focal_binary_cross_entropy
+    focal = functools.partial(losses.sigmoid_focal, alpha=0.5)
     assert float(focal(x, targets)) == pytest.approx(0.5 * 0.25 * math.log(2))
     assert float(focal(x, targets, gamma=0)) == pytest.approx(math.log(2) / 2)
     sure = jnp.broadcast_to(jnp.array([20.0, 20.0, -20.0, -20.0]), (3, 4))
@@ -75,14 +75,14 @@ def test_without_gamma_it_is_half_the_cross_entropy():
     targets = jnp.arange(64) % 2
     p = jax.nn.sigmoid(x)
     plain = -jnp.where(targets == 1, jnp.log(p), jnp.log(1 - p)).mean()
-    value = losses.focal_binary_cross_entropy(x, targets, gamma=0)
+    value = losses.sigmoid_focal(x, targets, alpha=0.5, gamma=0)
     np.testing.assert_allclose(value, plain / 2, rtol=1e-5)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_the_gradient_is_finite_and_points_home_where_all_is_wrong(gamma):
     x, targets = jnp.array([-200.0, 200.0, 200.0]), jnp.array([1, 0, 1])
-    loss = functools.partial(losses.focal_binary_cross_entropy, targets=targets, gamma=gamma)
+    loss = functools.partial(losses.sigmoid_focal, targets=targets, gamma=gamma)
     grad = jax.grad(loss)(x)
     assert np.isfinite(grad).all() and grad[0] < 0 < grad[1]
     np.testing.assert_allclose(grad[2], 0, atol=1e-6)
@@ -92,7 +92,7 @@ def test_one_device_is_eight():
     def loss(z, weights):
         pairs, targets = losses.relation_pairs(z)
         logits = jnp.einsum("brd,d->br", pairs, weights, precision=jax.lax.Precision.HIGHEST)
-        return losses.focal_binary_cross_entropy(jnp.sin(logits), targets)
+        return losses.sigmoid_focal(jnp.sin(logits), targets)
 
     rng = np.random.default_rng(0)
     z, weights = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 16, 2), (4,)))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxssl import losses
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 KEY = jax.random.key(0)
 w_mse = jax.jit(losses.w_mse, static_argnames=("group_size", "iterations", "epsilon"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxssl import masks
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.masks import Given, Setting
 
 PLAIN = Setting((14, 14), 100)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxssl import losses, masks
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.masks import Given, Setting
 from jaxssl.targets.pixels import patchify
 

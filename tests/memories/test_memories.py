@@ -7,11 +7,11 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxssl import memories
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 from jaxssl.memories import Seen
 from jaxssl.method import Info
 
-INFO = Info({}, {}, num_samples=32, num_classes=0, steps=8, steps_per_epoch=4, global_batch=8)
+INFO = Info({}, num_samples=32, num_classes=0, steps=8, steps_per_epoch=4, global_batch=8)
 KEY = jax.random.key(0)
 KINDS = [
     dict(memory="queue", size=32),

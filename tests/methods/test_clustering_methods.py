@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import experiments
-from jaxssl.method import Info
-from jaxssl.methods import joint_embedding
-from jaxssl.naming import named_leaves
+from jaxssl.config.naming import named_leaves
+from jaxssl.data.images import image_fields
+from jaxssl.method import Context, Info
+from jaxssl.methods.composed import wiring
 from jaxssl.program import Program
 from jaxssl.state import example_batch
 
 INFO = Info(
-    shapes={"index": (), "image": (16, 16, 1), "label": ()},
-    dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+    fields=image_fields((16, 16, 1)),
     num_samples=64,
     num_classes=10,
     steps=10,
@@ -43,13 +43,13 @@ def batch_of():
 
 def first_step(config):
     """(step -> (value, aux, gradients) at the initial state, that state's extra)."""
-    method = joint_embedding.build(config, INFO)
+    method = wiring.build(config, INFO)
     params, extra = jax.jit(method.init)(KEY, example_batch(INFO))
     seen = {n: t.init(KEY, params, extra, {}) for n, t in method.teachers.items()}
 
     @jax.jit
     def run(step):
-        loss = lambda p: method.losses["main"](p, seen, extra, batch_of(), KEY, step)
+        loss = lambda p: method.losses["main"](Context(p, seen, extra, batch_of(), KEY, step))
         (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
         return value, aux, grads
 

@@ -7,15 +7,15 @@ import pytest
 
 import experiments
 from jaxssl import optim
-from jaxssl.errors import ConfigError
-from jaxssl.method import Info
-from jaxssl.methods import joint_embedding
+from jaxssl.config.errors import ConfigError
+from jaxssl.data.images import image_fields
+from jaxssl.method import Context, Info
+from jaxssl.methods.composed import wiring
 from jaxssl.state import example_batch
 
 B = 16
 INFO = Info(
-    shapes={"index": (), "image": (16, 16, 1), "label": ()},
-    dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+    fields=image_fields((16, 16, 1)),
     num_samples=64,
     num_classes=10,
     steps=10,
@@ -42,7 +42,7 @@ def config_of(name, views=None, **changes):
 
 def start(config):
     """(params, what losses see of the teachers, extra), and the loss with its gradients by both."""
-    method = joint_embedding.build(config, INFO)
+    method = wiring.build(config, INFO)
 
     def init(key):
         params, extra = method.init(key, example_batch(INFO))
@@ -50,7 +50,7 @@ def start(config):
         return params, seen, extra
 
     def loss(params, seen, extra):
-        return method.losses["main"](params, seen, extra, BATCH, KEY, jnp.int32(0))
+        return method.losses["main"](Context(params, seen, extra, BATCH, KEY, jnp.int32(0)))
 
     return jax.jit(init)(KEY), jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
 
@@ -126,8 +126,10 @@ def test_the_bank_remembers_the_rows_of_the_batch(changes):
 
 def test_patches_of_a_vit_stay_as_they_are_drawn():
     config = experiments.load("moco_v3", "imagenet1k_vit_s16")
-    info = INFO._replace(shapes={"index": (), "image": (256, 256, 3)}, num_classes=0, steps=10**6)
-    method = joint_embedding.build(config, info)
+    info = INFO._replace(
+        fields=image_fields((256, 256, 3), labelled=False), num_classes=0, steps=10**6
+    )
+    method = wiring.build(config, info)
     params, _ = jax.eval_shape(method.init, KEY, jax.eval_shape(lambda: example_batch(info)))
     frozen = [r for r in optim.describe(config.optimizer, params, info.steps) if r.freeze_until]
     assert sum(row.params for row in frozen) == 16 * 16 * 3 * 384 + 384
@@ -141,5 +143,5 @@ def test_patches_of_a_vit_stay_as_they_are_drawn():
 def test_a_queue_that_the_batch_does_not_divide_is_one_clear_line(name, field):
     info = INFO._replace(global_batch=24)
     with pytest.raises(ConfigError, match=rf"^losses\.{field}\.size: found 1024.*24 emb") as raised:
-        joint_embedding.build(config_of(name, **{"train.global_batch": 24}), info)
+        wiring.build(config_of(name, **{"train.global_batch": 24}), info)
     assert "\n" not in str(raised.value)

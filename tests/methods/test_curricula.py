@@ -2,15 +2,17 @@
 
 import itertools
 
+import image_views
 import jax
 import numpy as np
 import pytest
 
 import experiments
-from jaxssl import optim, stages, views
-from jaxssl.errors import ConfigError
+from jaxssl import optim
+from jaxssl.config.errors import ConfigError
+from jaxssl.modalities.image import frequency
 from jaxssl.program import Program
-from jaxssl.views import frequency
+from jaxssl.run import rehearsal, stages
 
 
 def plan_of(name, preset="digits", *overrides):
@@ -75,7 +77,7 @@ def test_a_fault_that_only_the_last_loss_shows_is_found_before_the_first_stage()
     with config.unlocked():
         config.stages = (*earlier, {**last, "changes": larger})
     with pytest.raises(ConfigError, match=r"low_frequency\.size: found 18") as caught:
-        stages.rehearsed(experiments.plan(config))
+        rehearsal.rehearsed(experiments.plan(config))
     assert "\n" not in str(caught.value)
 
 
@@ -129,7 +131,7 @@ def test_the_control_repeats_warm_up_and_cosine(preset):
 
 def test_the_sets_in_turn_fit_one_another():
     config = experiments.small("mae_infinite_lr")
-    shapes = stages.rehearsed(experiments.plan(config))
+    shapes = rehearsal.rehearsed(experiments.plan(config))
     assert list(shapes) == [entry["name"] for entry in config.stages]
 
 
@@ -146,7 +148,7 @@ def test_the_second_digits_are_negatives_that_are_evaluated_as_they_are():
 
 
 def _views(groups, config):
-    make = views.build(groups, mean=config.data.mean, std=config.data.std)
+    make = image_views.build(groups, mean=config.data.mean, std=config.data.std)
     pixels = np.arange(2 * 16 * 16, dtype=np.uint16).reshape(2, 16, 16, 1) % 256
     batch = {"image": pixels.astype(np.uint8), "index": np.arange(2, dtype=np.int32)}
     return np.asarray(make(jax.random.key(0), batch)["global"])

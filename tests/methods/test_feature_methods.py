@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 
 import experiments
-from jaxssl import losses, stages
-from jaxssl.config import merged
-from jaxssl.errors import ConfigError
-from jaxssl.method import Info
-from jaxssl.methods import joint_embedding, patch_codebook
-from jaxssl.methods.blocks import Blocks
-from jaxssl.methods.joint_embedding import OPTIONS
-from jaxssl.naming import fold_name
+from jaxssl import losses
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.load import merged
+from jaxssl.config.naming import fold_name
+from jaxssl.data.images import image_fields
+from jaxssl.method import Context, Info
+from jaxssl.methods import patch_codebook
+from jaxssl.methods.composed import wiring
+from jaxssl.methods.composed.inputs import Blocks
+from jaxssl.methods.composed.student_teacher import student_networks
+from jaxssl.methods.composed.wiring import OPTIONS
 from jaxssl.program import Program
+from jaxssl.run import stages
 from jaxssl.state import example_batch
 
 # experiment -> (its loss, the head that predicts, what it predicts, the argument from the mask).
@@ -32,8 +36,7 @@ METHODS = {
     "flexpredict": ("ijepa", "prediction", "ema/tokens", "targets"),
 }
 INFO = Info(
-    shapes={"index": (), "image": (16, 16, 1), "label": ()},
-    dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+    fields=image_fields((16, 16, 1)),
     num_samples=64,
     num_classes=10,
     steps=20,
@@ -58,7 +61,7 @@ def batch_of():
 def start(name):
     """(config, method, params, teachers, extra); the teachers have moved away from the student."""
     config = config_of(name)
-    method = joint_embedding.build(config, INFO)
+    method = wiring.build(config, INFO)
     params, extra = jax.jit(method.init)(KEY, example_batch(INFO))
     tokenizer = {"codebook": {"vectors": jax.random.normal(KEY, (128, 16))}}
     moved = jax.tree.map(lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), params)
@@ -70,8 +73,8 @@ def start(name):
 def parts(name):
     """The networks and the masked view of a step, as a function of the clean view."""
     config = start(name)[0]
-    options = joint_embedding._options(config)
-    networks = joint_embedding._networks(config, options, jnp.float32, INFO)
+    options = wiring._options(config)
+    networks = student_networks(config, options["batch_statistics"], INFO)
     blocks = Blocks(config, OPTIONS | options, networks.encoder, INFO, keyed=True)
     plain, _ = blocks.plain(KEY, batch_of())
     return networks, blocks.for_student(KEY, batch_of(), plain), plain
@@ -119,7 +122,7 @@ def test_the_loss_compares_the_masked_view_with_a_target_of_the_clean_one(name):
     x = plain["global"]["x"]
     who, output = target.split("/")
     if who == "input":
-        made = joint_embedding._targets(config)[output](x, seen)
+        made = wiring._targets(config)[output](x, seen)
     else:
         given = {"global": {"x": x}}
         made = networks.outputs(seen[who], {}, given, (output,), train=True)[0][output]["global"]
@@ -127,7 +130,9 @@ def test_the_loss_compares_the_masked_view_with_a_target_of_the_clean_one(name):
     numbers = {k: term[k] for k in ("top_k", "beta") if k in term}
     own = masked["global"][argument][:, 0]
     expected = getattr(losses, fn)(predictor(name)(x)[:, 0], made[:, 0], own, **numbers)
-    value, _ = jax.jit(method.losses["main"])(params, seen, extra, batch_of(), KEY, jnp.int32(0))
+    value, _ = jax.jit(method.losses["main"])(
+        Context(params, seen, extra, batch_of(), KEY, jnp.int32(0))
+    )
     np.testing.assert_allclose(value, expected, rtol=2e-5)
 
 
@@ -137,7 +142,9 @@ def test_no_gradient_reaches_a_teacher(name):
     params = jax.tree.map(lambda x: x + 0.01, params)
 
     def loss(params, vectors):
-        return method.losses["main"](params, vectors, extra, batch_of(), KEY, jnp.int32(0))[0]
+        return method.losses["main"](
+            Context(params, vectors, extra, batch_of(), KEY, jnp.int32(0))
+        )[0]
 
     own, theirs = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, seen)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(theirs))
@@ -155,7 +162,7 @@ def test_the_controls_are_config_edits_that_build(name):
     assert controls(name)
     for overrides in controls(name):
         config = experiments.load(name, "digits", *overrides)
-        joint_embedding.build(config, INFO._replace(global_batch=128))
+        wiring.build(config, INFO._replace(global_batch=128))
         assert config != experiments.load(name)
 
 
@@ -174,9 +181,10 @@ def test_flexpredict_without_noise_is_ijepa():
     """Bit for bit: nothing else differs."""
     _, method, params, seen, extra = start("ijepa")
     quiet = config_of("flexpredict", **{"student.predictor.noise": 0.0})
-    losses_of = [m.losses["main"] for m in (method, joint_embedding.build(quiet, INFO))]
+    losses_of = [m.losses["main"] for m in (method, wiring.build(quiet, INFO))]
     one, other = (
-        jax.jit(loss)(params, seen, extra, batch_of(), KEY, jnp.int32(0))[0] for loss in losses_of
+        jax.jit(loss)(Context(params, seen, extra, batch_of(), KEY, jnp.int32(0)))[0]
+        for loss in losses_of
     )
     assert float(one) == float(other)
 
@@ -220,7 +228,7 @@ def test_a_vector_moves_to_the_mean_of_its_patches_or_to_the_nearest_patch():
 
 def test_the_tokenizer_learns_and_the_second_stage_reads_its_codes(tmp_path):
     first, second = stages.resolve(experiments.small("beit"), tmp_path)
-    assert (first.config.method, second.config.method) == ("patch_codebook", "masked_prediction")
+    assert (first.config.method, second.config.method) == ("patch_codebook", "composed")
     changed = {"method_options": dict(count=128), "train.steps": 12}
     program = Program(merged(first.config, changed), devices=jax.devices()[:1])
     state, batches, log = program.init(), program.batches(0), []
@@ -229,7 +237,7 @@ def test_the_tokenizer_learns_and_the_second_stage_reads_its_codes(tmp_path):
             state, metrics = program.step(state, next(batches))
             log.append({k: float(v) for k, v in metrics.items()})
         encode = jax.jit(program.method.encoders["codes"])
-        found = encode(state.params, {}, state.extra, next(batches))
+        found = encode(Context(state.params, {}, state.extra, next(batches), KEY, 0))
     assert log[-1]["distance"] < 0.7 * log[0]["distance"]
     assert log[-1]["used"] > log[0]["used"]
     assert found["pooled"].shape == (32, 128)
@@ -294,8 +302,8 @@ def test_lejepa_with_masked_local_views():
     }
     program, _, _, metrics = one_step(experiments.with_changes(experiments.small("lejepa"), edits))
     assert np.isfinite(list(metrics.values())).all() and metrics["prediction"] > 0
-    options = joint_embedding._options(program.config)
-    networks = joint_embedding._networks(program.config, options, jnp.float32, program.info)
+    options = wiring._options(program.config)
+    networks = student_networks(program.config, options["batch_statistics"], program.info)
     blocks = Blocks(program.config, options, networks.encoder, program.info)
     batch = next(program.batches(0))
     key = fold_name(KEY, "step")

@@ -1,22 +1,23 @@
 """The joint-embedding family: terms, teachers, batch statistics, drop path, precision."""
 
+import image_views
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import experiments
-from jaxssl import encoders, heads, losses, views
-from jaxssl.config import merged
-from jaxssl.errors import ConfigError
-from jaxssl.method import Info
-from jaxssl.methods import joint_embedding
-from jaxssl.naming import fold_name, named_leaves
+from jaxssl import encoders, heads, losses
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.load import merged
+from jaxssl.config.naming import fold_name, named_leaves
+from jaxssl.data.images import image_fields
+from jaxssl.method import Context, Info
+from jaxssl.methods.composed import wiring
 from jaxssl.state import example_batch
 
 INFO = Info(
-    shapes={"index": (), "image": (16, 16, 1), "label": ()},
-    dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+    fields=image_fields((16, 16, 1)),
     num_samples=256,
     num_classes=10,
     steps=10,
@@ -45,7 +46,7 @@ def batch_of(order=None):
 
 
 def start(config):
-    method = joint_embedding.build(config, INFO)
+    method = wiring.build(config, INFO)
     params, extra = jax.jit(method.init)(KEY, example_batch(INFO))
     seen = {n: t.init(KEY, params, extra, {}) for n, t in method.teachers.items()}
     return method, params, seen, extra
@@ -53,7 +54,7 @@ def start(config):
 
 def value_of(method, params, seen, extra, batch=None, step=0):
     loss = jax.jit(method.losses["main"])
-    return loss(params, seen, extra, batch or batch_of(), KEY, jnp.int32(step))
+    return loss(Context(params, seen, extra, batch or batch_of(), KEY, jnp.int32(step)))
 
 
 def test_lejepa_is_the_weighted_sum_of_its_two_losses():
@@ -61,7 +62,7 @@ def test_lejepa_is_the_weighted_sum_of_its_two_losses():
     method, params, seen, extra = start(config)
     value, aux = value_of(method, params, seen, extra)
 
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    make = image_views.build(config.views, mean=config.data.mean, std=config.data.std)
     images = make(fold_name(KEY, "views"), batch_of())["global"]  # [B, V, h, w, c]
     encoder = encoders.build(config.encoder.to_dict(), dtype=jnp.float32)
     head = heads.build(config.student.projector.to_dict(), dtype=jnp.float32)
@@ -90,10 +91,10 @@ def test_the_order_of_a_batch_moves_no_number():
 @pytest.mark.parametrize("name", [n for n in losses.__all__ if n.startswith("sliced_")])
 def test_every_sliced_test_is_a_term_by_its_name(name):
     entry = dict(fn=name, student="projection", pairs="single", num_slices=8)
-    method = joint_embedding.build(with_parts(config_of(), losses={"gaussian": entry}), INFO)
+    method = wiring.build(with_parts(config_of(), losses={"gaussian": entry}), INFO)
     params, extra = jax.eval_shape(method.init, KEY, example_batch(INFO))
     loss = method.losses["main"]
-    value, _ = jax.eval_shape(loss, params, {}, extra, batch_of(), KEY, jnp.int32(0))
+    value, _ = jax.eval_shape(loss, Context(params, {}, extra, batch_of(), KEY, jnp.int32(0)))
     assert value.shape == ()
 
 
@@ -122,7 +123,7 @@ def test_a_teacher_has_its_own_statistics_and_no_gradient():
     other = jax.tree.map(lambda x: 1.5 * x, seen)
 
     def of_teacher(seen):
-        return method.losses["main"](params, seen, extra, batch_of(), KEY, jnp.int32(0))[0]
+        return method.losses["main"](Context(params, seen, extra, batch_of(), KEY, jnp.int32(0)))[0]
 
     grads = jax.jit(jax.grad(of_teacher))(seen)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads))
@@ -172,7 +173,7 @@ def test_local_views_of_another_size_count_as_local():
     method, params, seen, extra = start(config)
     value, _ = value_of(method, params, seen, extra)
     assert np.isfinite(value)
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    make = image_views.build(config.views, mean=config.data.mean, std=config.data.std)
     shapes = jax.tree.map(jnp.shape, make(KEY, batch_of()))
     assert shapes == {"global": (16, 2, 16, 16, 1), "local": (16, 2, 8, 8, 1)}
 
@@ -191,7 +192,8 @@ def test_drop_path_is_keyed_by_sample_and_off_in_evaluation():
     np.testing.assert_allclose(dropped, again, rtol=1e-5)
     assert abs(float(dropped) - float(whole)) > 1e-4
     a, b = (
-        m.encoders["student"](params, seen, extra, batch_of())["pooled"] for m in (method, plain)
+        m.encoders["student"](Context(params, seen, extra, batch_of(), KEY, 0))["pooled"]
+        for m in (method, plain)
     )
     np.testing.assert_array_equal(a, b)
 
@@ -205,7 +207,11 @@ def test_bfloat16_computes_low_and_keeps_params_and_loss_in_float32():
     assert a.dtype == jnp.float32 and {m.dtype for m in aux.metrics.values()} == {a.dtype}
     np.testing.assert_allclose(a, b, rtol=0.05)
     assert float(a) != float(b)
-    text = jax.jit(low.losses["main"]).lower(params, seen, extra, batch_of(), KEY, 0).as_text()
+    text = (
+        jax.jit(low.losses["main"])
+        .lower(Context(params, seen, extra, batch_of(), KEY, 0))
+        .as_text()
+    )
     assert "bf16" in text
 
 
@@ -216,7 +222,9 @@ def test_rematerialised_blocks_give_the_same_gradient():
         method, params, seen, extra = start(config)
 
         def loss(params, method=method, seen=seen, extra=extra):
-            return method.losses["main"](params, seen, extra, batch_of(), KEY, jnp.int32(0))[0]
+            return method.losses["main"](
+                Context(params, seen, extra, batch_of(), KEY, jnp.int32(0))
+            )[0]
 
         grads.append(jax.jit(jax.grad(loss))(params))
     for name, leaf in named_leaves(grads[0]).items():
@@ -235,7 +243,7 @@ def test_microbatches_take_a_fraction_of_the_memory():
         grad = jax.jit(
             jax.grad(
                 lambda p, m=method, s=seen, e=extra: m.losses["main"](
-                    p, s, e, batch_of(), KEY, jnp.int32(0)
+                    Context(p, s, e, batch_of(), KEY, jnp.int32(0))
                 )[0]
             )
         )
@@ -292,5 +300,5 @@ def test_microbatches_take_a_fraction_of_the_memory():
 )
 def test_bad_parts_are_refused_in_one_line(changes, text):
     with pytest.raises(ConfigError, match=text) as error:
-        joint_embedding.build(with_parts(config_of(), **changes), INFO)
+        wiring.build(with_parts(config_of(), **changes), INFO)
     assert "\n" not in str(error.value)

@@ -10,17 +10,19 @@ import pytest
 from pytest import approx
 
 import experiments
-from jaxssl import encoders, masks, optim, param_groups, stages
-from jaxssl.method import Info
-from jaxssl.methods import masked_prediction
-from jaxssl.methods.blocks import Blocks
-from jaxssl.naming import named_leaves
+from jaxssl import encoders, masks, optim
+from jaxssl.config.naming import named_leaves
+from jaxssl.data.images import image_fields
+from jaxssl.method import Context, Info
+from jaxssl.methods import composed
+from jaxssl.methods.composed.inputs import Blocks
+from jaxssl.optim import param_groups
+from jaxssl.run import stages
 from jaxssl.state import example_batch
 
 B = 8
 INFO = Info(
-    shapes={"index": (), "image": (16, 16, 1), "label": ()},
-    dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+    fields=image_fields((16, 16, 1)),
     num_samples=64,
     num_classes=10,
     steps=10,
@@ -47,7 +49,7 @@ def config_of(name, **changes):
 
 def start(config, artifacts=None):
     """(params, what losses see of the teachers, extra), and the loss with its gradients by both."""
-    method = masked_prediction.build(config, INFO)
+    method = composed.build(config, INFO)
 
     def init(key):
         params, extra = method.init(key, example_batch(INFO))
@@ -56,7 +58,7 @@ def start(config, artifacts=None):
         return params, seen, extra
 
     def loss(params, seen, extra, batch):
-        return method.losses["main"](params, seen, extra, batch, KEY, jnp.int32(0))
+        return method.losses["main"](Context(params, seen, extra, batch, KEY, jnp.int32(0)))
 
     return jax.jit(init)(KEY), jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
 
@@ -164,9 +166,9 @@ def test_koleo_is_a_tenth_of_the_sum_over_both_views():
 def test_the_patch_embedding_of_dinov2_learns_at_a_fifth_and_prototypes_wait_an_epoch():
     config = experiments.load("dinov2", "imagenet1k_vit_l14")
     info = INFO._replace(
-        shapes={"index": (), "image": (256, 256, 3)}, steps=100, steps_per_epoch=1251
+        fields=image_fields((256, 256, 3), labelled=False), steps=100, steps_per_epoch=1251
     )
-    method = masked_prediction.build(config, info)
+    method = composed.build(config, info)
     params, _ = jax.eval_shape(method.init, KEY, example_batch(info))
     assert params["prototypes"]["vectors"].shape == (131072, 384)
     assert params["patch_prototypes"]["vectors"].shape == (131072, 256)

@@ -8,9 +8,10 @@ import pytest
 
 import experiments
 from jaxssl import losses
-from jaxssl.errors import ConfigError
-from jaxssl.methods import terms
-from jaxssl.methods.arguments import Hidden, Ref, Scene
+from jaxssl.config.errors import ConfigError
+from jaxssl.method import Context
+from jaxssl.methods.composed import terms
+from jaxssl.methods.composed.arguments import Hidden, Ref, Scene
 from jaxssl.program import Program
 
 
@@ -67,7 +68,7 @@ def test_the_encoder_computes_on_the_kept_patches_alone_and_the_decoder_on_all(p
     args = program.shapes.params, {}, program.shapes.extra, program.abstract_batch()
     with jax.set_mesh(program.mesh), nn.intercept_methods(watch):
         loss = program.method.losses["main"]
-        jax.eval_shape(loss, *args, jax.random.key(0), program.shapes.step)
+        jax.eval_shape(loss, Context(*args, jax.random.key(0), program.shapes.step))
     assert seen == {"Transformer": [4, 16], "Decoder": [4]}
 
 
@@ -75,7 +76,7 @@ def test_the_pretext_is_evaluated_beside_the_best_constant(program):
     state, batch = program.init(), next(program.batches(0))
     with jax.set_mesh(program.mesh):
         args = state.params, {}, state.extra, batch, jax.random.key(0), state.step
-        error, constant = jax.jit(program.method.pretext)(*args)["pixels"]
+        error, constant = jax.jit(program.method.readouts["pretext"])(Context(*args))["pixels"]
     assert constant < 1.0 < error  # standardised patches have a variance of one, or less where flat
 
 
@@ -84,8 +85,10 @@ def test_pictures_show_the_clean_view_what_was_seen_and_the_prediction(program):
     pictures = program.method.pictures["prediction of pixels"]
     with jax.set_mesh(program.mesh):
         args = state.params, {}, state.extra, batch, jax.random.key(0), state.step
-        images = np.asarray(jax.jit(pictures.make)(*args))
-    assert images.shape == (32, len(pictures.captions), 16, 16, 1)
+        shown = jax.jit(pictures)(Context(*args))
+    assert list(shown) == ["clean", "seen", "predicted"]
+    images = np.stack(list(shown.values()), 1)
+    assert images.shape == (32, 3, 16, 16, 1)
     assert images.min() >= 0 and images.max() <= 1
     clean, seen, filled = images.swapaxes(0, 1)
     visible = (seen == clean).reshape(32, 4, 4, 4, 4, 1).all((2, 4, 5))  # [B, h, w] of patches
@@ -96,7 +99,6 @@ def test_pictures_show_the_clean_view_what_was_seen_and_the_prediction(program):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"masks.hidden": None}, "masks: empty; masked_prediction needs at least one"),
         ({"masks.hidden.ratio": 1.5}, r"masks\.hidden\.ratio: found 1\.5, expected a fraction"),
         ({"masks.hidden.how": "hide"}, r"masks\.hidden\.how: found 'hide', expected 'drop'"),
         ({"masks.hidden.views": "globl"}, r"masks\.hidden\.views: no group 'globl'.*'global'"),

@@ -9,16 +9,16 @@ import pytest
 
 import experiments
 from jaxssl import losses
-from jaxssl.config import merged
-from jaxssl.errors import ConfigError
-from jaxssl.method import Info
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.load import merged
+from jaxssl.data.images import image_fields
+from jaxssl.method import Context, Info
 from jaxssl.methods import mokd, mokd_sides
 from jaxssl.state import example_batch
 
 B, K = 8, 12
 INFO = Info(
-    shapes={"index": (), "image": (16, 16, 1), "label": ()},
-    dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+    fields=image_fields((16, 16, 1)),
     num_samples=256,
     num_classes=10,
     steps=10,
@@ -74,7 +74,7 @@ def compiled():
     method, _params, _seen, extra = pieces()
 
     def loss(params, seen, step):
-        return method.losses["main"](params, seen, extra, batch_of(), KEY, step)
+        return method.losses["main"](Context(params, seen, extra, batch_of(), KEY, step))
 
     return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
 
@@ -208,7 +208,7 @@ def test_each_network_has_its_own_optimizer():
 def test_encoders_of_both_students_and_both_teachers():
     method, params, seen, extra = pieces()
     pooled = {
-        n: jax.jit(encode)(params, seen, extra, batch_of())["pooled"]
+        n: jax.jit(encode)(Context(params, seen, extra, batch_of(), KEY, 0))["pooled"]
         for n, encode in method.encoders.items()
     }
     assert {n: x.shape for n, x in pooled.items()} == {
@@ -230,7 +230,7 @@ def test_global_views_of_two_groups_are_those_of_one():
     method = mokd.build(config, INFO)
     _, params, seen, extra = pieces()
     shape = lambda m: jax.eval_shape(
-        m.losses["main"], params, seen, extra, batch_of(), KEY, jnp.int32(0)
+        m.losses["main"], Context(params, seen, extra, batch_of(), KEY, jnp.int32(0))
     )
     assert jax.tree.map(jnp.shape, shape(method)) == jax.tree.map(jnp.shape, shape(pieces()[0]))
 

@@ -2,23 +2,25 @@
 
 import functools
 
+import image_views
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import experiments
-from jaxssl import losses, schedules, views
-from jaxssl.errors import ConfigError
-from jaxssl.method import Info
+from jaxssl import losses
+from jaxssl.config import schedules
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import fold_name
+from jaxssl.data.images import image_fields
+from jaxssl.method import Context, Info
 from jaxssl.methods import myow
-from jaxssl.naming import fold_name
 from jaxssl.state import example_batch
 
 B = 16
 INFO = Info(
-    shapes={"index": (), "image": (16, 16, 1), "label": ()},
-    dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+    fields=image_fields((16, 16, 1)),
     num_samples=256,
     num_classes=10,
     steps=100,
@@ -68,7 +70,7 @@ def compiled():
     _, method, params, seen, extra = pieces()
 
     def loss(params, seen, step):
-        return method.losses["main"](params, seen, extra, batch_of(), KEY, step)
+        return method.losses["main"](Context(params, seen, extra, batch_of(), KEY, step))
 
     return functools.partial(jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True)), params, seen)
 
@@ -85,7 +87,7 @@ def size(tree):
 def test_the_two_losses_by_hand():
     config, _, params, seen, _ = pieces()
     networks = myow._networks(config)
-    images = views.build(config.views, mean=config.data.mean, std=config.data.std)(
+    images = image_views.build(config.views, mean=config.data.mean, std=config.data.std)(
         fold_name(KEY, "views"), batch_of()
     )
 

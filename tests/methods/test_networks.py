@@ -7,7 +7,7 @@ import pytest
 
 from jaxssl import encoders
 from jaxssl.heads import mlp
-from jaxssl.methods.networks import Head, Networks
+from jaxssl.methods.composed.networks import Head, Networks
 
 B, D, DEPTH = 4, 16, 2
 rng = np.random.default_rng(0)

@@ -2,22 +2,23 @@
 
 import functools
 
+import image_views
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import experiments
-from jaxssl import encoders, losses, views
-from jaxssl.errors import ConfigError
-from jaxssl.method import Info
+from jaxssl import encoders, losses
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import fold_name
+from jaxssl.data.images import image_fields
+from jaxssl.method import Context, Info
 from jaxssl.methods import obow
-from jaxssl.naming import fold_name
 from jaxssl.state import example_batch
 
 INFO = Info(
-    shapes={"index": (), "image": (16, 16, 1), "label": ()},
-    dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+    fields=image_fields((16, 16, 1)),
     num_samples=64,
     num_classes=10,
     steps=10,
@@ -62,7 +63,7 @@ def start(config):
 def reference(config, params, seen, extra):
     """By group of views, the divergence; by level, mu; and the last classifier's weights."""
     options = config.method_options
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    make = image_views.build(config.views, mean=config.data.mean, std=config.data.std)
     images = make(fold_name(KEY, "views"), batch_of())
     encoder = encoders.build(config.encoder.to_dict(), dtype=jnp.float32)
     teacher, original = {"params": seen["ema"]["encoder"]}, images["original"][:, 0]
@@ -87,7 +88,9 @@ def reference(config, params, seen, extra):
 def test_the_loss_uses_the_vocabulary_that_the_step_began_with():
     config = config_of()
     method, params, seen, extra = start(config)
-    value, aux = jax.jit(method.losses["main"])(params, seen, extra, batch_of(), KEY, jnp.int32(0))
+    value, aux = jax.jit(method.losses["main"])(
+        Context(params, seen, extra, batch_of(), KEY, jnp.int32(0))
+    )
 
     expected, distances, weights = jax.jit(functools.partial(reference, config))(
         params, seen, extra
@@ -110,7 +113,9 @@ def test_the_gradient_reaches_student_and_generators_but_no_word():
         def loss(params, seen, words):
             states = {n: {**extra["vocabulary"][n], "rows": rows} for n, rows in words.items()}
             given = {**extra, "vocabulary": states}
-            return method.losses["main"](params, seen, given, batch_of(), KEY, jnp.int32(0))[0]
+            return method.losses["main"](
+                Context(params, seen, given, batch_of(), KEY, jnp.int32(0))
+            )[0]
 
         return jax.grad(loss, (0, 1, 2))(params, seen, words)
 
@@ -127,7 +132,7 @@ def test_the_vocabulary_holds_the_last_words(vocabulary):
     first, states = extra["vocabulary"], []
     for step in range(4):
         key = jax.random.fold_in(KEY, step)
-        _, aux = loss(params, seen, extra, batch_of(), key, jnp.int32(step))
+        _, aux = loss(Context(params, seen, extra, batch_of(), key, jnp.int32(step)))
         extra = aux.extra
         states.append(extra["vocabulary"])
     for level in first:

@@ -8,8 +8,9 @@ import toys
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxssl.method import Aux, Method
-from jaxssl.methods import observed, terms
-from jaxssl.methods.arguments import Known, Scene
+from jaxssl.methods.composed import teacher_metrics as observed
+from jaxssl.methods.composed import terms
+from jaxssl.methods.composed.arguments import Known, Scene
 from jaxssl.step import Phase, alternating, two_step
 
 B, P = 16, 6
@@ -17,7 +18,7 @@ IDS = {"global": (0, 1), "local": (2,)}
 KNOWN = Known(
     IDS,
     {"": ("global", "local"), "input": ("global", "local"), "ema": ("global",)},
-    ("projection", "scores", "tokens"),
+    dict.fromkeys(("", "ema"), ("projection", "scores", "tokens")),
     ("index", "label"),
     (),
     ("pixels",),
@@ -156,7 +157,8 @@ def test_eight_devices_report_what_one_does_and_nothing_has_a_gradient():
 def of_two_networks(**kw):
     """L = (3 a)^2 / 2 + (4 b)^2 / 2 with a, b vectors of ones: gradients 9 a and 16 b."""
 
-    def loss(params, seen, extra, batch, key, step):
+    def loss(context):
+        params, _, extra, _, _, _ = context
         a, b = params["encoder"]["a"], params["head"]["b"]
         return 4.5 * (a**2).sum() + 8 * (b**2).sum(), Aux(extra, {})
 

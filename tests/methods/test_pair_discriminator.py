@@ -2,23 +2,24 @@
 
 import functools
 
+import image_views
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import experiments
-from jaxssl import heads, losses, views
-from jaxssl.errors import ConfigError
-from jaxssl.method import Info
+from jaxssl import heads, losses
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import fold_name
+from jaxssl.data.images import image_fields
+from jaxssl.method import Context, Info
 from jaxssl.methods import halves, pair_discriminator
-from jaxssl.naming import fold_name
 from jaxssl.state import example_batch
 
 B, M = 8, 12
 INFO = Info(
-    shapes={"index": (), "image": (16, 16, 1), "label": ()},
-    dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+    fields=image_fields((16, 16, 1)),
     num_samples=64,
     num_classes=10,
     steps=10,
@@ -67,8 +68,8 @@ def logits_of(config, params, x, z):
 
 def test_broken_pairs_are_of_the_next_sample_and_never_of_the_same():
     config, _, params, extra, loss = started()
-    value, _ = loss(params, {}, extra, batch_of(), KEY, jnp.int32(0))
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    value, _ = loss(Context(params, {}, extra, batch_of(), KEY, jnp.int32(0)))
+    make = image_views.build(config.views, mean=config.data.mean, std=config.data.std)
     images = make(fold_name(KEY, "views"), batch_of())["global"]
     logits = {"true": [], "broken": []}
     for v in range(2):
@@ -82,27 +83,31 @@ def test_broken_pairs_are_of_the_next_sample_and_never_of_the_same():
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
+def evaluated(config, images, half):
+    return halves.evaluated(config, INFO, half)({"image": images})
+
+
 def test_landmarks_are_the_first_samples_seen_and_stay():
     config, _, params, extra, loss = started()
     assert not extra["landmarks"].any()
     for step in range(4):
-        _, aux = loss(params, {}, extra, batch_of(step), KEY, jnp.int32(step))
+        _, aux = loss(Context(params, {}, extra, batch_of(step), KEY, jnp.int32(step)))
         extra = aux.extra
         if step == 1:
             filled = extra["landmarks"]
     first = jnp.concatenate([batch_of(0)["image"], batch_of(1)["image"]])[:M]
-    np.testing.assert_array_equal(filled, halves.evaluated(config, first, "right"))
+    np.testing.assert_array_equal(filled, evaluated(config, first, "right"))
     np.testing.assert_array_equal(extra["landmarks"], filled)
 
 
 def test_features_are_the_ratios_of_the_half_to_the_landmarks():
     config, method, params, extra, _ = started()
-    marks = halves.evaluated(config, jnp.concatenate([batch_of(1)["image"]] * 2)[:M], "right")
+    marks = evaluated(config, jnp.concatenate([batch_of(1)["image"]] * 2)[:M], "right")
     extra = {**extra, "landmarks": marks}
     encode = jax.jit(method.encoders["student"])
-    out = encode(params, {}, extra, batch_of())
+    out = encode(Context(params, {}, extra, batch_of(), KEY, 0))
     assert out["pooled"].shape == (B, M)
-    x = halves.evaluated(config, batch_of()["image"], "left")
+    x = evaluated(config, batch_of()["image"], "left")
     for place in (0, 5):
         one = jnp.broadcast_to(marks[place], x.shape)
         logits = logits_of(config, params, x, one)
@@ -110,9 +115,14 @@ def test_features_are_the_ratios_of_the_half_to_the_landmarks():
         np.testing.assert_allclose(out["pooled"][:, place], jnp.exp(logits), rtol=1e-4)
     # Nothing of the other half is seen.
     image = batch_of()["image"]
-    blank = encode(params, {}, extra, {"image": image.at[:, :, 8:].set(0)})
+    blank = encode(Context(params, {}, extra, {"image": image.at[:, :, 8:].set(0)}, KEY, 0))
     np.testing.assert_array_equal(out["pooled"], blank["pooled"])
-    assert np.abs(out["pooled"] - encode(params, {}, extra, batch_of(9))["pooled"]).max() > 1e-3
+    assert (
+        np.abs(
+            out["pooled"] - encode(Context(params, {}, extra, batch_of(9), KEY, 0))["pooled"]
+        ).max()
+        > 1e-3
+    )
 
 
 def test_the_ratio_of_a_certain_pair_is_bounded():
@@ -124,10 +134,14 @@ def test_the_ratio_of_a_certain_pair_is_bounded():
 
 def test_the_held_out_error_is_beside_that_of_chance():
     _, method, params, extra, _ = started()
-    found = jax.jit(method.pretext)(params, {}, extra, batch_of(), KEY, jnp.int32(0))["pairs"]
+    found = jax.jit(method.readouts["pretext"])(
+        Context(params, {}, extra, batch_of(), KEY, jnp.int32(0))
+    )["pairs"]
     assert float(found[1]) == pytest.approx(np.log(2)) and 0 < float(found[0]) < 5
     blind = {**params, "discriminator": jax.tree.map(jnp.zeros_like, params["discriminator"])}
-    found = jax.jit(method.pretext)(blind, {}, extra, batch_of(), KEY, jnp.int32(0))["pairs"]
+    found = jax.jit(method.readouts["pretext"])(
+        Context(blind, {}, extra, batch_of(), KEY, jnp.int32(0))
+    )["pairs"]
     np.testing.assert_allclose(*found, rtol=1e-6)
 
 

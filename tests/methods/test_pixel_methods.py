@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 import experiments
-from jaxssl import encoders, heads, masks, schedules
-from jaxssl.config import merged
-from jaxssl.errors import ConfigError
+from jaxssl import encoders, heads, masks
+from jaxssl.config import schedules
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.load import merged
+from jaxssl.data.images import image_fields
 from jaxssl.losses import fooling_error, inpainting_error, telling_error
 from jaxssl.masks import Given, Setting
-from jaxssl.method import Info
+from jaxssl.method import Context, Info
 from jaxssl.program import find_family
 from jaxssl.state import example_batch
 from jaxssl.targets import colour_bins
@@ -33,9 +35,8 @@ CONTROLS = {
 def info_of(config):
     side = config.data.size
     frames = (config.data.frames,) if config.data.frames else ()
-    shapes = {"index": (), "image": (*frames, side, side, len(config.data.mean)), "label": ()}
-    dtypes = {"index": "int32", "image": "uint8", "label": "int32"}
-    return Info(shapes, dtypes, 256, 10, 10, 32, B)
+    fields = image_fields((*frames, side, side, len(config.data.mean)))
+    return Info(fields, 256, 10, 10, 32, B)
 
 
 def config_of(name, **changes):
@@ -47,7 +48,9 @@ def config_of(name, **changes):
 
 
 def batch_of(info, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (B, *info.shapes["image"]), np.uint8)
+    pixels = np.random.default_rng(seed).integers(
+        0, 256, (B, *info.fields["image"].shape), np.uint8
+    )
     index = jnp.arange(B, dtype=jnp.int32)
     return {"index": index, "image": jnp.asarray(pixels), "label": index}
 
@@ -60,7 +63,7 @@ def shapes_of(config):
     params, extra = jax.eval_shape(method.init, KEY, batch)
     seen = {n: jax.eval_shape(t.init, KEY, params, extra, {}) for n, t in method.teachers.items()}
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    return jax.eval_shape(method.losses["main"], params, seen, extra, batch, KEY, step)
+    return jax.eval_shape(method.losses["main"], Context(params, seen, extra, batch, KEY, step))
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -173,7 +176,9 @@ def test_sit_moves_no_teacher_and_its_keys_have_no_affine_norm():
     assert last in extra["batch_stats"]["ema"]["projector"] and last not in params["projector"]
 
     def loss(params, seen):
-        return method.losses["main"](params, seen, extra, batch_of(info), KEY, jnp.int32(0))
+        return method.losses["main"](
+            Context(params, seen, extra, batch_of(info), KEY, jnp.int32(0))
+        )
 
     grads, aux = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, seen)
     assert size(grads[1]) == 0
@@ -191,7 +196,7 @@ def game():
     params, extra = jax.jit(method.init)(KEY, example_batch(info))
 
     def metrics(params, batch):
-        value, aux = method.losses["main"](params, {}, extra, batch, KEY, jnp.int32(0))
+        value, aux = method.losses["main"](Context(params, {}, extra, batch, KEY, jnp.int32(0)))
         return {"loss": value, **aux.metrics}
 
     return info, method, params, jax.jit(metrics), jax.jit(jax.jacrev(metrics))
@@ -284,13 +289,17 @@ def test_the_hole_is_judged_beside_one_colour_and_shown():
     blank = jax.tree.map(jnp.zeros_like, params["decoder"]["image"])
     flat = {**params, "decoder": {**params["decoder"], "image": blank}}
     batch = batch_of(info)
-    error, constant = jax.jit(method.pretext)(flat, {}, extra, batch, KEY, jnp.int32(0))["hole"]
+    error, constant = jax.jit(method.readouts["pretext"])(
+        Context(flat, {}, extra, batch, KEY, jnp.int32(0))
+    )["hole"]
     # An image of one colour is no better than the best such image, and worse by its distance.
     assert 0 < constant < error
     same = {**batch, "image": jnp.full_like(batch["image"], 77)}
-    assert jax.jit(method.pretext)(flat, {}, extra, same, KEY, jnp.int32(0))["hole"][1] < 1e-6
-    make = jax.jit(method.pictures["hole"].make)
-    clean, seen, filled = np.asarray(make(flat, {}, extra, batch, KEY, 0)).swapaxes(0, 1)
+    read = jax.jit(method.readouts["pretext"])
+    assert read(Context(flat, {}, extra, same, KEY, jnp.int32(0)))["hole"][1] < 1e-6
+    make = jax.jit(method.pictures["hole"])
+    shown = make(Context(flat, {}, extra, batch, KEY, 0))
+    clean, seen, filled = map(np.asarray, shown.values())
     hole = np.zeros((16, 16, 1), bool)
     hole[4:12, 4:12] = True
     np.testing.assert_array_equal(np.where(hole, 0, seen), np.where(hole, 0, clean))
@@ -306,12 +315,13 @@ def test_predicted_colours_are_laid_over_the_luminance_of_the_view():
     # A classifier that is sure of one bin: the gray one, then the first of all.
     bins = colour_bins.gamut(colour_bins.SPACING)
     head = jax.tree.map(jnp.zeros_like, params["classifier"])
-    make = jax.jit(method.pictures["prediction of colours"].make)
+    make = jax.jit(method.pictures["prediction of colours"])
 
     def shown(bin):
         certain = lambda x: x.at[bin].set(50.0) if x.shape == (len(bins),) else x
         sure = {**params, "classifier": jax.tree.map(certain, head)}
-        return np.asarray(make(sure, {}, extra, batch_of(info), KEY, 0)).swapaxes(0, 1)
+        images = make(Context(sure, {}, extra, batch_of(info), KEY, 0))
+        return np.stack(list(images.values()))
 
     clean, seen, coloured = shown(int(np.flatnonzero((bins == 0).all(1))[0]))
     assert np.ptp(seen, axis=-1).max() < 1e-5 < np.ptp(clean, axis=-1).max()

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 import experiments
-from jaxssl.config import merged
-from jaxssl.errors import ConfigError
-from jaxssl.method import Info
-from jaxssl.naming import named_leaves
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.load import merged
+from jaxssl.config.naming import named_leaves
+from jaxssl.data.images import image_fields
+from jaxssl.method import Context, Info
 from jaxssl.program import Program, find_family
 from jaxssl.state import example_batch
 
 INFO = Info(
-    shapes={"index": (), "image": (16, 16, 1), "label": ()},
-    dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+    fields=image_fields((16, 16, 1)),
     num_samples=256,
     num_classes=10,
     steps=10,
@@ -66,7 +66,7 @@ def gradients(config, params=None):
     params = first if params is None else params
 
     def loss(params, seen):
-        return method.losses["main"](params, seen, extra, batch(), KEY, jnp.int32(0))
+        return method.losses["main"](Context(params, seen, extra, batch(), KEY, jnp.int32(0)))
 
     both = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
     (value, aux), (by_params, by_seen) = both(params, seen)

@@ -3,16 +3,19 @@
 import math
 import re
 
+import image_views
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import experiments
-from jaxssl import encoders, heads, losses, views
-from jaxssl.data import coloured_digits, digits, load
-from jaxssl.method import Info
-from jaxssl.naming import fold_name
+from jaxssl import encoders, heads, losses
+from jaxssl.config.naming import fold_name
+from jaxssl.data import load
+from jaxssl.data.images import image_fields
+from jaxssl.data.sets import coloured_digits, digits
+from jaxssl.method import Context, Info
 from jaxssl.program import find_family
 from jaxssl.state import example_batch
 from jaxssl.targets.colour_bins import gamut
@@ -26,8 +29,7 @@ CHANCE = {"rotation": 4, "jigsaw": 24, "relative_location": 8}
 def info_of(config):
     size = config.data.size
     return Info(
-        shapes={"index": (), "image": (size, size, len(config.data.mean)), "label": ()},
-        dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+        fields=image_fields((size, size, len(config.data.mean))),
         num_samples=64,
         num_classes=10,
         steps=10,
@@ -37,7 +39,7 @@ def info_of(config):
 
 
 def batch_of(config):
-    shape = (B, *info_of(config).shapes["image"])
+    shape = (B, *info_of(config).fields["image"].shape)
     pixels = np.random.default_rng(0).integers(0, 196, shape).astype(np.uint8)
     return {"index": jnp.arange(B, dtype=jnp.int32), "image": jnp.asarray(pixels)}
 
@@ -60,7 +62,7 @@ def start(config):
 
 def encoded(config, params, extra):
     """The head, and what it reads: every view of every sample passes the encoder in one batch."""
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    make = image_views.build(config.views, mean=config.data.mean, std=config.data.std)
     x = make(fold_name(KEY, "views"), batch_of(config))["global"]
     encoder = encoders.build(config.encoder.to_dict(), dtype=jnp.float32)
     stats = extra["batch_stats"]["student"]
@@ -118,7 +120,7 @@ def test_the_loss_is_that_of_all_views_in_one_batch(name):
     config = small(name)
     method, params, extra = start(config)
     loss = jax.jit(method.losses["main"])
-    value, aux = loss(params, {}, extra, batch_of(config), KEY, jnp.int32(0))
+    value, aux = loss(Context(params, {}, extra, batch_of(config), KEY, jnp.int32(0)))
     read, pooled, stats = encoded(config, params, extra)
     np.testing.assert_allclose(value, EXPECTED[name](config, read, pooled), rtol=1e-4)
     # Views by themselves would be told by their statistics.
@@ -128,7 +130,7 @@ def test_the_loss_is_that_of_all_views_in_one_batch(name):
     # A head that says the same of everything is right by chance.
     (head,) = config.student
     blind = {**params, head: jax.tree.map(jnp.zeros_like, params[head])}
-    chance, _ = loss(blind, {}, extra, batch_of(config), KEY, jnp.int32(0))
+    chance, _ = loss(Context(blind, {}, extra, batch_of(config), KEY, jnp.int32(0)))
     np.testing.assert_allclose(chance, math.log(CHANCE[name]), rtol=1e-6)
 
 
@@ -145,7 +147,9 @@ def test_colours_are_told_from_the_luminance_alone():
         {**batch, "image": batch["image"] + jnp.array(more, jnp.uint8)}
         for more in ((0, 30, 0), (59, 0, 0))
     )
-    one, other = (loss(params, {}, extra, b, KEY, jnp.int32(0))[1].metrics for b in (green, red))
+    one, other = (
+        loss(Context(params, {}, extra, b, KEY, jnp.int32(0)))[1].metrics for b in (green, red)
+    )
     np.testing.assert_allclose(one["seen"], other["seen"], rtol=1e-3)
     assert abs(one["colours"] - other["colours"]) > 1e-3
 
@@ -166,7 +170,7 @@ def test_the_control_of_the_docstring_is_a_config_that_builds(name):
     batch = example_batch(info_of(config))
     params, extra = jax.eval_shape(method.init, KEY, batch)
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    value, _ = jax.eval_shape(method.losses["main"], params, {}, extra, batch, KEY, step)
+    value, _ = jax.eval_shape(method.losses["main"], Context(params, {}, extra, batch, KEY, step))
     assert value.shape == ()
 
 

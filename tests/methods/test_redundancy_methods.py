@@ -1,22 +1,23 @@
 """Redundancy reduction and whitening as configs, and their terms in other configs."""
 
+import image_views
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import experiments
-from jaxssl import encoders, heads, losses, views
-from jaxssl.errors import ConfigError
-from jaxssl.method import Info
-from jaxssl.methods import joint_embedding
-from jaxssl.naming import fold_name
+from jaxssl import encoders, heads, losses
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import fold_name
+from jaxssl.data.images import image_fields
+from jaxssl.method import Context, Info
+from jaxssl.methods.composed import wiring
 from jaxssl.state import example_batch
 
 B = 32
 INFO = Info(
-    shapes={"index": (), "image": (16, 16, 1), "label": ()},
-    dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+    fields=image_fields((16, 16, 1)),
     num_samples=256,
     num_classes=10,
     steps=10,
@@ -43,7 +44,7 @@ def batch():
 
 
 def start(config):
-    method = joint_embedding.build(config, INFO)
+    method = wiring.build(config, INFO)
     params, extra = jax.jit(method.init)(KEY, example_batch(INFO))
     seen = {n: t.init(KEY, params, extra, {}) for n, t in method.teachers.items()}
     return method, params, seen, extra
@@ -51,7 +52,7 @@ def start(config):
 
 def value_of(method, params, seen, extra):
     loss = jax.jit(method.losses["main"])
-    return loss(params, seen, extra, batch(), KEY, jnp.int32(0))
+    return loss(Context(params, seen, extra, batch(), KEY, jnp.int32(0)))
 
 
 def test_vicreg_on_multi_crop_meets_every_view_with_the_global_ones():
@@ -62,7 +63,7 @@ def test_vicreg_on_multi_crop_meets_every_view_with_the_global_ones():
     method, params, seen, extra = start(config)
     value, _ = value_of(method, params, seen, extra)
 
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    make = image_views.build(config.views, mean=config.data.mean, std=config.data.std)
     images = make(fold_name(KEY, "views"), batch())
     encoder = encoders.build(config.encoder.to_dict(), dtype=jnp.float32)
     head = heads.build(config.student.projector.to_dict(), dtype=jnp.float32)
@@ -109,7 +110,7 @@ def test_tico_remembers_the_second_moment_of_the_first_view():
     loss = jax.jit(method.losses["main"])
     moments, values = [], []
     for step in range(2):
-        value, aux = loss(params, seen, extra, batch(), KEY, jnp.int32(step))
+        value, aux = loss(Context(params, seen, extra, batch(), KEY, jnp.int32(step)))
         extra = aux.extra
         moments.append(np.asarray(extra["memory"]["tico"]["covariance"]))
         values.append(float(value))
@@ -139,7 +140,9 @@ def test_mmcr_without_a_slow_copy_is_a_config_edit():
 def test_whitened_groups_must_divide_the_batch():
     entry = config_of("w_mse").losses.w_mse.to_dict() | dict(group_size=20)
     config = config_of("w_mse", losses=dict(w_mse=entry))
-    method = joint_embedding.build(config, INFO)
+    method = wiring.build(config, INFO)
     params, extra = jax.eval_shape(method.init, KEY, example_batch(INFO))
     with pytest.raises(ConfigError, match="group_size: found 20, expected a divisor of the batch"):
-        jax.eval_shape(method.losses["main"], params, {}, extra, batch(), KEY, jnp.int32(0))
+        jax.eval_shape(
+            method.losses["main"], Context(params, {}, extra, batch(), KEY, jnp.int32(0))
+        )

@@ -2,22 +2,23 @@
 
 import functools
 
+import image_views
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import experiments
-from jaxssl import encoders, heads, losses, views
-from jaxssl.errors import ConfigError
-from jaxssl.method import Info
+from jaxssl import encoders, heads, losses
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import fold_name
+from jaxssl.data.images import image_fields
+from jaxssl.method import Context, Info
 from jaxssl.methods import relational_reasoning
-from jaxssl.naming import fold_name
 from jaxssl.state import example_batch
 
 INFO = Info(
-    shapes={"index": (), "image": (16, 16, 1), "label": ()},
-    dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+    fields=image_fields((16, 16, 1)),
     num_samples=64,
     num_classes=10,
     steps=10,
@@ -48,7 +49,7 @@ def start(config):
 
 def reference(config, params, extra):
     """The loss, the share of pairs told right, and the statistics of the head."""
-    make = views.build(config.views, mean=config.data.mean, std=config.data.std)
+    make = image_views.build(config.views, mean=config.data.mean, std=config.data.std)
     images = make(fold_name(KEY, "views"), batch_of())["global"]  # [B, V, h, w, c]
     stats = extra["batch_stats"]["student"]
 
@@ -65,7 +66,7 @@ def reference(config, params, extra):
     rows = jnp.concatenate([jnp.concatenate(pair, -1) for pair in zip(first, second)])
     logits, new = apply("relation", relation, rows)
     targets = jnp.repeat(jnp.array([1, 0]), 24)
-    loss = losses.focal_binary_cross_entropy(logits[:, 0], targets)
+    loss = losses.sigmoid_focal(logits[:, 0], targets, alpha=0.5)
     right = ((logits[:, 0] > 0) == (targets == 1)).mean()
     return loss, right, new["batch_stats"]
 
@@ -74,7 +75,7 @@ def test_the_loss_is_that_of_all_pairs_in_one_forward_pass():
     config = config_of()
     method, params, extra = start(config)
     loss = jax.jit(method.losses["main"])
-    value, aux = loss(params, {}, extra, batch_of(), KEY, jnp.int32(0))
+    value, aux = loss(Context(params, {}, extra, batch_of(), KEY, jnp.int32(0)))
 
     expected, right, new = jax.jit(functools.partial(reference, config))(params, extra)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
@@ -91,7 +92,9 @@ def test_a_head_that_sees_nothing_teaches_the_encoder_nothing():
     @jax.jit
     def grads(params):
         loss = method.losses["main"]
-        return jax.grad(lambda p: loss(p, {}, extra, batch_of(), KEY, jnp.int32(0))[0])(params)
+        return jax.grad(lambda p: loss(Context(p, {}, extra, batch_of(), KEY, jnp.int32(0)))[0])(
+            params
+        )
 
     assert any(np.any(leaf) for leaf in jax.tree.leaves(grads(params)["encoder"]))
     first = params["relation"]["linear0"]
@@ -105,9 +108,9 @@ def test_options_reach_the_loss():
     method, params, extra = start(config_of(**changes))
     width = params["encoder"]["conv1"]["kernel"].shape[-1]
     assert params["relation"]["linear0"]["kernel"].shape[0] == width
-    shape = jax.eval_shape(method.losses["main"], params, {}, extra, batch_of(), KEY, jnp.int32(0))[
-        0
-    ]
+    shape = jax.eval_shape(
+        method.losses["main"], Context(params, {}, extra, batch_of(), KEY, jnp.int32(0))
+    )[0]
     assert shape.shape == ()
 
 

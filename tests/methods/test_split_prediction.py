@@ -9,18 +9,18 @@ import pytest
 
 import experiments
 from jaxssl import losses
-from jaxssl.errors import ConfigError
-from jaxssl.evals import conditional_independence
-from jaxssl.evaluator import Evaluator
-from jaxssl.method import Info
+from jaxssl.config.errors import ConfigError
+from jaxssl.data.images import image_fields
+from jaxssl.evals.theory import conditional_independence
+from jaxssl.method import Context, Info
 from jaxssl.methods import split_prediction
 from jaxssl.program import Program
+from jaxssl.run.evaluator import Evaluator
 from jaxssl.state import example_batch
 
 B = 8
 INFO = Info(
-    shapes={"index": (), "image": (16, 16, 1), "label": ()},
-    dtypes={"index": "int32", "image": "uint8", "label": "int32"},
+    fields=image_fields((16, 16, 1)),
     num_samples=64,
     num_classes=10,
     steps=10,
@@ -52,14 +52,18 @@ def started():
 
 def test_the_loss_is_the_error_of_the_output_on_the_hidden_half():
     config, method, params, extra, encode = started()
-    out = encode(params, {}, extra, batch_of())
+    out = encode(Context(params, {}, extra, batch_of(), KEY, 0))
     assert out["prediction"].shape == (B, 8 * 16)
     hidden = (batch_of()["image"][:, 8:] / 255 - config.data.mean[0]) / config.data.std[0]
     hidden = np.asarray(hidden).reshape(B, -1)
     expected = ((np.asarray(out["prediction"]) - hidden) ** 2).mean()
-    value, _ = jax.jit(method.losses["main"])(params, {}, extra, batch_of(), KEY, jnp.int32(0))
+    value, _ = jax.jit(method.losses["main"])(
+        Context(params, {}, extra, batch_of(), KEY, jnp.int32(0))
+    )
     np.testing.assert_allclose(value, expected, rtol=1e-5)
-    error, constant = jax.jit(method.pretext)(params, {}, extra, batch_of(), KEY, 0)["hidden"]
+    error, constant = jax.jit(method.readouts["pretext"])(
+        Context(params, {}, extra, batch_of(), KEY, 0)
+    )["hidden"]
     np.testing.assert_allclose(error, expected, rtol=1e-5)
     np.testing.assert_allclose(constant, hidden.var(axis=0).mean(), rtol=1e-4)
 
@@ -67,8 +71,11 @@ def test_the_loss_is_the_error_of_the_output_on_the_hidden_half():
 def test_nothing_of_the_hidden_half_is_seen():
     _, _, params, extra, encode = started()
     image = batch_of()["image"]
-    out, blank = (encode(params, {}, extra, {"image": x}) for x in (image, image.at[:, 8:].set(0)))
-    other = encode(params, {}, extra, {"image": image.at[:, :8].set(0)})
+    out, blank = (
+        encode(Context(params, {}, extra, {"image": x}, KEY, 0))
+        for x in (image, image.at[:, 8:].set(0))
+    )
+    other = encode(Context(params, {}, extra, {"image": image.at[:, :8].set(0)}, KEY, 0))
     for name in ("pooled", "prediction", "tokens"):
         np.testing.assert_array_equal(out[name], blank[name])
         assert np.abs(out[name] - other[name]).max() > 1e-3

@@ -9,8 +9,8 @@ import pytest
 import tiny
 
 import experiments
+from jaxssl.config.errors import ConfigError
 from jaxssl.data import load
-from jaxssl.errors import ConfigError
 from jaxssl.plan import facts, largest
 from jaxssl.plan.__main__ import main
 from jaxssl.plan.program import Planned
@@ -160,7 +160,7 @@ def test_known_data_sets_need_not_be_here(tmp_path):
     fields = dict(source="tfds:imagenet2012", path=str(tmp_path), size=64)
     found = facts.source(data(tmp_path, mean=(0.5, 0.5, 0.5), **fields))
     assert len(found) == 1_281_167 and found.num_classes == 1000
-    assert found.shapes["image"] == (64, 64, 3)
+    assert found.fields["image"].shape == (64, 64, 3)
     assert len(facts.source(data(tmp_path, **fields), samples=7)) == 7
 
 
@@ -173,8 +173,8 @@ def test_an_unknown_data_set_names_the_flags(tmp_path):
     with pytest.raises(ConfigError, match="--samples and --classes"):
         facts.source(data(tmp_path, **nowhere))
     found = facts.source(data(tmp_path, **nowhere), samples=100, classes=3)
-    assert (len(found), found.num_classes) == (100, 3) and "label" in found.shapes
-    assert "label" not in facts.source(data(tmp_path, **nowhere), samples=100).shapes
+    assert (len(found), found.num_classes) == (100, 3) and "label" in found.fields
+    assert "label" not in facts.source(data(tmp_path, **nowhere), samples=100).fields
 
 
 def test_the_size_of_absent_images_must_be_told(tmp_path):

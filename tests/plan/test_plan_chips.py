@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from jaxssl import sharding
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
+from jaxssl.devices import sharding
 from jaxssl.plan import chips, largest, memory, roofline
 
 needs_libtpu = pytest.mark.skipif(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxssl.errors import ConfigError
-from jaxssl.evals import Features, knn
+from jaxssl.config.errors import ConfigError
+from jaxssl.evals import Features
+from jaxssl.evals.probes import knn
 from jaxssl.report import controls, curves, features, page, plots, report, writers
 from jaxssl.report.samples import neighbours
 

@@ -6,13 +6,13 @@ import re
 import numpy as np
 import pytest
 
-from jaxssl.compare import side_by_side
-from jaxssl.compare.__main__ import main
+from jaxssl.commands import side_by_side
+from jaxssl.commands.side_by_side import main
 from jaxssl.report import samples, writers
 
 CONFIG = {
     "name": "run",
-    "method": "joint_embedding",
+    "method": "composed",
     "losses": {"sigreg": {"fn": "sigreg", "weight": 0.02}},
     "optimizer": {"name": "adamw", "learning_rate": 0.001},
     "evals": {"test": 0, "knn": {"k": 20}, "linear": {"steps": 50}},
@@ -108,8 +108,6 @@ def test_bad_input_is_one_line(two, tmp_path, capsys):
         ([one, one], "workdirs: found "),
         (["--output=x.html"], "workdirs: found "),
         ([one, str(tmp_path / "absent")], "holds no run"),
-        ([one, other, "--render"], "--render: not for runs"),
-        ([one, other, "--budget=3"], "--budget: not for runs"),
         ([one, other, f"--output={tmp_path}/no/x.html"], "No such file"),
     ):
         assert main(argv) == 2

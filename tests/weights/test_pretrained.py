@@ -11,14 +11,16 @@ import pytest
 import tiny
 
 import jaxssl
-from jaxssl import config as configs
-from jaxssl import data, encoders, export, pretrained, runs, train, weights
-from jaxssl.checkpoint import Checkpoints
-from jaxssl.errors import ConfigError
-from jaxssl.evaluator import Evaluator
+from jaxssl import data, encoders, pretrained, weights
+from jaxssl.commands import export
+from jaxssl.config import load as configs
+from jaxssl.config.errors import ConfigError
 from jaxssl.program import Program
 from jaxssl.report.writers import write_json
-from jaxssl.stages import Stage, started
+from jaxssl.run import runs, train
+from jaxssl.run.checkpoint import Checkpoints
+from jaxssl.run.evaluator import Evaluator
+from jaxssl.run.stages import Stage, started
 
 VIT = {"name": "vit", "width": 16, "depth": 1, "heads": 2, "patch": 4, "image_size": 8}
 ENCODER = {"encoder": VIT}
@@ -111,7 +113,7 @@ def test_the_other_outputs_and_encoders(convnet, run, images):
 def test_importing_the_package_or_the_losses_imports_no_machinery():
     code = (
         "import sys, jaxssl; from jaxssl import losses; "
-        "heavy = {'orbax', 'grain', 'safetensors', 'torch', 'sklearn', 'jaxssl.runs'}; "
+        "heavy = {'orbax', 'grain', 'safetensors', 'torch', 'sklearn', 'jaxssl.run.runs'}; "
         "print(sorted(heavy & set(sys.modules)), hasattr(jaxssl, 'load_encodr'))"
     )
     out = subprocess.run(

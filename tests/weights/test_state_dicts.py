@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from jaxssl import encoders, weights
+from jaxssl.config.errors import ConfigError
+from jaxssl.config.naming import named_leaves
 from jaxssl.encoders import positions
 from jaxssl.encoders.resnet import ResNet
-from jaxssl.errors import ConfigError
-from jaxssl.naming import named_leaves
 from jaxssl.weights.vit import interpolate
 
 VIT = {"name": "vit", "width": 16, "depth": 2, "heads": 2, "patch": 4, "image_size": 16}

@@ -7,7 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
+from jaxssl.run.files import replacing
 from jaxssl.weights import files
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b.c": np.ones(2, np.float32)}
@@ -36,7 +37,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "w.npz"
     files.write(path, ARRAYS)
     before = path.read_bytes()
-    with pytest.raises(RuntimeError), files.replacing(path) as beside:
+    with pytest.raises(RuntimeError), replacing(path) as beside:
         beside.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == before

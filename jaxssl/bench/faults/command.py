@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxssl import cli, markdown
 from jaxssl.bench.faults.faults import FAULTS
 from jaxssl.bench.faults.lab import Lab, Lost, Missed
 from jaxssl.bench.faults.soak import soak
-from jaxssl.errors import ConfigError, near
-from jaxssl.report import human
+from jaxssl.config import command_line as cli
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.report import human, markdown
 from jaxssl.report.progress import Pieces
 from jaxssl.report.writers import read_json, write_json
 
@@ -96,7 +96,7 @@ def table(found: Mapping[str, Sequence[Trial]]) -> str:
 
 
 def block(record: Mapping[str, Any]) -> str:
-    """What README.md shows of the file of --json, and the command that makes it."""
+    """What `jaxssl/README.md` shows of the file of --json, and the command that makes it."""
     found = {name: [Trial(**t) for t in trials] for name, trials in record["faults"].items()}
     notes = [
         f"- {fault}: {one.note}" for fault, trials in found.items() for one in trials if one.note

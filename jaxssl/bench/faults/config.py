@@ -5,7 +5,7 @@ A config file: `python -m jaxssl.main --config=<this file> --workdir=DIR`.
 
 from ml_collections import ConfigDict
 
-from jaxssl import base
+from jaxssl.config import recipes
 
 PRESETS = ("digits",)
 STEPS = 240
@@ -14,8 +14,8 @@ SAVED_EVERY = 20
 
 def get_config(preset: str = "digits") -> ConfigDict:
     """Two noisy views, a small network and LeJEPA's two terms."""
-    config = base.vision(preset)
-    config.method = "joint_embedding"
+    config = recipes.base(preset)
+    config.method = "composed"
     config.encoder = dict(name="convnet", widths=(8,), strides=(2,), norm="batch")
     config.views = {"global": dict(count=2, size=8, noise=dict(sigma=0.1))}
     config.student.projector = dict(name="mlp", widths=(256, 256), norm="batch")

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
-from jaxssl import manifest
 from jaxssl.bench.faults.config import SAVED_EVERY, STEPS
 from jaxssl.bench.faults.lab import Child, Lab, Lost, Missed, ended, reached, rows, same
-from jaxssl.peers import CODE
+from jaxssl.devices.heartbeat import CODE
 from jaxssl.report.writers import read_json
+from jaxssl.run import manifest
 
 Fault = Callable[[Lab, random.Random], float | None]
 Spoil = Callable[[pathlib.Path, random.Random], None]

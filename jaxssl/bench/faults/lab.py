@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import jaxssl
-from jaxssl.errors import ConfigError
-from jaxssl.processes import on_this_machine
+from jaxssl.config.errors import ConfigError
+from jaxssl.devices.processes import on_this_machine
 from jaxssl.report.writers import read_json, read_metrics
 
 CONFIG = pathlib.Path(__file__).with_name("config.py")

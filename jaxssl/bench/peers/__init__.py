@@ -8,7 +8,7 @@ NAME` makes the environment that a peer needs. `describe` says in JSON what is t
 import os
 import pathlib
 
-from jaxssl.errors import ConfigError, near
+from jaxssl.config.errors import ConfigError, near
 
 # peer -> what pip installs for it
 PACKAGES: dict[str, tuple[str, ...]] = {

@@ -13,12 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxssl import optim, schedules
+from jaxssl import optim
+from jaxssl.config import schedules
 from jaxssl.encoders import vit
 from jaxssl.method import Info
-from jaxssl.methods.networks import head_place
-from jaxssl.views.fields import parse
-from jaxssl.views.transforms import TRANSFORMS
+from jaxssl.methods.composed.networks import head_place
+from jaxssl.modalities.image.transforms import TRANSFORMS
+from jaxssl.modalities.parameters import parse
 
 DEVICES = {"gpu": "cuda"}  # where the names of JAX and of PyTorch differ
 TERM = ("fn", "student", "teacher", "pairs", "weight", "num_slices")
@@ -35,7 +36,7 @@ def describe(config: Any, info: Info, data: str) -> dict[str, Any]:
       data: path of the batches, uint8 [K, B, H, W, C].
     """
     c = config.to_dict()
-    channels = info.shapes["image"][-1]
+    channels = info.fields["image"].shape[-1]
     groups = {name: _group(name, c["views"][name]) for name in sorted(c["views"])}
     shown = groups.get("global")
     several = {name: group["count"] for name, group in groups.items()}

@@ -1,7 +1,7 @@
 """`python -m jaxssl.bench.peers.install NAME [PIP ARGUMENTS]`: the environment of a peer.
 
-It lies in ~/.cache/jaxssl/peers/NAME (or under $XDG_CACHE_HOME), beside nothing of ours. What
-follows the name goes to pip: for a torch without CUDA, `--index-url` of the CPU wheels.
+It lies in ~/.cache/jaxssl/devices/heartbeat/NAME (or under $XDG_CACHE_HOME), beside nothing of
+ours. What follows the name goes to pip: for a torch without CUDA, `--index-url` of the CPU wheels.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ import venv
 from collections.abc import Sequence
 
 from jaxssl.bench.peers import PACKAGES, check_peer, environment, interpreter
-from jaxssl.errors import ConfigError, near
+from jaxssl.config.errors import ConfigError, near
 
 DONE = "jaxssl-ready"  # a file in an environment whose packages are all there
 

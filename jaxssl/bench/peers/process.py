@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from jaxssl.errors import ConfigError
+from jaxssl.config.errors import ConfigError
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 # What would make the other interpreter load this one's packages.

@@ -14,7 +14,7 @@ from torch._inductor.exc import InductorError
 
 from . import Unsupported, torch_losses, torch_networks, torch_views
 
-METHODS = ("joint_embedding", "masked_prediction")
+METHODS = ("composed",)
 LOSSES = ("lejepa_prediction", "sigreg", "nt_xent", "byol", "dino", "mae", "vicreg", "barlow_twins")
 Stacks = dict[str, Tensor]
 

@@ -1,7 +1,7 @@
 """Random views of a uint8 batch by batched tensor operations, with our transforms and their order.
 
-The formulas are those of `jaxssl.views`. Parameters are drawn for each view; the order of a jitter
-is fixed, which costs the same as a random one.
+The formulas are those of `jaxssl.modalities.image`. Parameters are drawn for each view; the order
+of a jitter is fixed, which costs the same as a random one.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,1 @@
+"""Configs: loaded, checked by their fields, and the recipes that they start from."""

@@ -1,0 +1,1 @@
+"""Files of a known form, of any content."""

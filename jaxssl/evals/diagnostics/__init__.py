@@ -1,0 +1,1 @@
+"""Evaluators of the geometry of features, which need no labels."""

@@ -1,0 +1,1 @@
+"""Evaluators that judge features with labels."""

@@ -1,0 +1,1 @@
+"""Evaluators of changed and of foreign samples."""

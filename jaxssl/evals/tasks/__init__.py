@@ -1,0 +1,1 @@
+"""Evaluators that judge what a network itself puts out."""

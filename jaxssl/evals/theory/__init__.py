@@ -1,0 +1,1 @@
+"""Evaluators that measure what theory speaks of."""

@@ -1,0 +1,273 @@
+"""Point clouds, float [P, 3]: x and y lie on the ground, z is up.
+
+A view is a part of the points, moved, centred on its mean and scaled into the unit ball.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxssl.config.errors import ConfigError, near
+from jaxssl.method import Field
+from jaxssl.modalities.parameters import count, interval, number, parse, probability, whole
+
+MakeGroup = Callable[[jax.Array, jax.Array], jax.Array]
+CELLS = 6  # a side of the grid that the raw control sees
+PICTURE = 48  # pixels of a side
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The points nearest to a random one of them; how many is what is kept of the cloud.
+
+    Attributes:
+      scale: range of the part that is kept, of all points.
+    """
+
+    scale: tuple[float, float] = interval((0.5, 1.0), 1e-3, 1.0)
+
+    def order(self, key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(ranks by the distance to the anchor [P], how many are kept)."""
+        anchor, part = jax.random.split(key)
+        centre = x[jax.random.randint(anchor, (), 0, len(x))]
+        rank = jnp.argsort(jnp.argsort(jnp.square(x - centre).sum(-1)))
+        low, high = self.scale
+        kept = jnp.ceil(jax.random.uniform(part, (), minval=low, maxval=high) * len(x))
+        return rank, kept.astype(jnp.int32)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """A turn about the vertical axis by an angle of U(-up, up), then a small one of all axes.
+
+    Attributes:
+      up: degrees.
+      tilt: deviation in degrees about each axis.
+    """
+
+    up: float = number(180.0, 0.0, 180.0)
+    tilt: float = number(0.0, 0.0, 90.0)
+
+    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """[L, 3] -> [L, 3]."""
+        turn, lean = jax.random.split(key)
+        angle = jnp.deg2rad(self.up) * jax.random.uniform(turn, (), minval=-1.0, maxval=1.0)
+        angles = jnp.deg2rad(self.tilt) * jax.random.normal(lean, (3,))
+        return x @ (
+            _turn(2, angle) @ _turn(0, angles[0]) @ _turn(1, angles[1]) @ _turn(2, angles[2])
+        )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Each axis times a factor of U(range)."""
+
+    range: tuple[float, float] = interval((0.8, 1.25), 1e-3, 1e3)
+
+    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """[L, 3] -> [L, 3]."""
+        low, high = self.range
+        return x * jax.random.uniform(key, (3,), minval=low, maxval=high)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The sign of x changes, and that of y, each with a probability."""
+
+    probability: float = probability(0.5)
+
+    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """[L, 3] -> [L, 3]."""
+        turned = jax.random.uniform(key, (2,)) < self.probability
+        return x * jnp.concatenate([jnp.where(turned, -1.0, 1.0), jnp.ones(1)])
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Gaussian noise of the deviation sigma, cut at `clip`, in units of the normalised cloud."""
+
+    sigma: float = number(0.01, 0.0, 1.0)
+    clip: float = number(0.05, 0.0, 10.0)
+
+    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        """[L, 3] -> [L, 3]."""
+        return x + jnp.clip(self.sigma * jax.random.normal(key, x.shape), -self.clip, self.clip)
+
+
+@dataclass(frozen=True)
+class Points:
+    """How many points a view has, drawn without replacement from those that are kept."""
+
+    number: int = count(256, 1)
+
+
+TRANSFORMS: dict[str, type] = {
+    "crop": Crop,
+    "points": Points,
+    "rotation": Rotation,
+    "scale": Scale,
+    "mirror": Mirror,
+    "jitter": Jitter,
+}
+"""Name in a config -> transform, in the order of application."""
+
+
+def views(group: Mapping[str, Any], *, field: Field, data: Any, where: str) -> MakeGroup:
+    """A function (keys [B, V], x [B, P, 3]) -> views float32 [B, V, L, 3], one for each key.
+
+    A group has `count` (its number of views V) and transforms, each a dict of the fields of its
+    class here; for `mirror` a number alone is the probability. A transform that is absent, or None,
+    is off. The order is fixed: crop and points (one choice of points; where a crop keeps fewer than
+    are asked for, some come twice), rotation, scale, mirror; centred and scaled into the unit ball;
+    jitter. Each transform draws from a key folded with its own name.
+
+    Args:
+      group: {"count", transform: fields, ...}.
+      field: of the clouds.
+      data: not read.
+      where: messages begin with it.
+
+    Raises:
+      ConfigError: for an unknown transform or field, a value out of range, or more points than
+        there are.
+
+    >>> group, cloud = {"count": 2, "points": {"number": 4}}, Field("points", (8, 3), "float16")
+    >>> make = views(group, field=cloud, data={}, where="views.a")
+    >>> make(jax.random.split(jax.random.key(0), (5, 2)), jnp.ones((5, 8, 3), jnp.float16)).shape
+    (5, 2, 4, 3)
+    """
+    del data
+    transforms = _parse_group(where, group)
+    size = transforms["points"].number if "points" in transforms else field.shape[0]
+    if size > field.shape[0]:
+        most = field.shape[0]
+        raise ConfigError(
+            f"{where}.points.number: found {size}, expected at most the {most} stored"
+        )
+    salts = {name: zlib.crc32(name.encode()) for name in (*TRANSFORMS, "choice")}
+
+    def view(key: jax.Array, x: jax.Array) -> jax.Array:
+        keys = {name: jax.random.fold_in(key, np.uint32(salt)) for name, salt in salts.items()}
+        rest = {name: t for name, t in transforms.items() if name != "points"}
+        if size < len(x) or "crop" in rest:
+            x = _chosen(keys, rest.pop("crop", None), x, size)
+        jitter = rest.pop("jitter", None)
+        for name, transform in rest.items():
+            x = transform(keys[name], x)
+        x = normalize(x)
+        return jitter(keys["jitter"], x) if jitter else x
+
+    of_sample = jax.vmap(view, (0, None))
+    return lambda keys, x: jax.vmap(of_sample)(keys, to_float(x))
+
+
+def plain(x: jax.Array, *, data: Any, size: int = 0) -> jax.Array:
+    """The one view without randomness: [B, P, 3] -> float32 [B, size, 3], normalised.
+
+    The points at `size` even places of their order; size 0 is all.
+
+    >>> plain(jnp.array([[[0.0, 0, 0], [2.0, 0, 0]]]), data={})[0, :, 0].tolist()
+    [-1.0, 1.0]
+    """
+    del data
+    x = to_float(x)
+    if size:
+        x = x[:, jnp.arange(size) * x.shape[1] // size]
+    return jax.vmap(normalize)(x)
+
+
+@jax.jit
+def raw(x: jax.Array) -> jax.Array:
+    """The part of the points in each cell of a grid of 6 x 6 x 6 over [-1, 1]^3, float32 [B, 216].
+
+    >>> raw(jnp.zeros((2, 8, 3))).sum(-1).tolist()
+    [1.0, 1.0]
+    """
+    cell = jnp.clip(jnp.floor((to_float(x) + 1) / 2 * CELLS), 0, CELLS - 1).astype(jnp.int32)
+    place = cell @ jnp.array([CELLS**2, CELLS, 1])
+    return jax.vmap(lambda p: jnp.bincount(p, length=CELLS**3))(place) / jnp.float32(x.shape[1])
+
+
+def show(x: np.ndarray) -> np.ndarray:
+    """Seen from the front and from above, side by side, uint8 [N, 48, 96, 1], dark on white.
+
+    >>> show(np.zeros((2, 8, 3), np.float32)).shape
+    (2, 48, 96, 1)
+    """
+    x = np.asarray(x, np.float32)
+    x = x - x.mean(1, keepdims=True)
+    x = x / np.maximum(np.linalg.norm(x, axis=-1).max(1), 1e-6)[:, None, None]
+    place = np.clip(((x + 1) / 2 * (PICTURE - 1)).round().astype(int), 0, PICTURE - 1)
+    images = np.full((len(x), PICTURE, 2 * PICTURE, 1), 255, np.uint8)
+    sample = np.arange(len(x))[:, None]
+    images[sample, PICTURE - 1 - place[..., 2], place[..., 0], 0] = 0
+    images[sample, PICTURE - 1 - place[..., 1], PICTURE + place[..., 0], 0] = 0
+    return images
+
+
+def to_float(x: jax.Array) -> jax.Array:
+    """float32 [B, P, 3] of floating numbers.
+
+    Raises:
+      ConfigError: whole numbers, or another shape.
+    """
+    if x.ndim != 3 or x.shape[-1] != 3 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ConfigError(f"points: found {x.dtype} {tuple(x.shape)}, expected float [B, P, 3]")
+    return x.astype(jnp.float32)
+
+
+def normalize(x: jax.Array) -> jax.Array:
+    """(x - mean) / max |x - mean| of x [L, 3]; a single place becomes 0.
+
+    >>> normalize(jnp.array([[1.0, 0, 0], [3.0, 0, 0]]))[:, 0].tolist()
+    [-1.0, 1.0]
+    """
+    x = x - x.mean(0)
+    return x / jnp.maximum(jnp.sqrt(jnp.square(x).sum(-1).max()), 1e-6)
+
+
+def _chosen(keys: Mapping[str, jax.Array], crop: Crop | None, x: jax.Array, size: int) -> jax.Array:
+    """`size` of the points x [P, 3], of those that a crop keeps."""
+    shuffled = jax.random.permutation(keys["choice"], len(x))
+    if crop is None:
+        return x[shuffled[:size]]
+    rank, kept = crop.order(keys["crop"], x)
+    # Those that are kept come first, in a random order, then again.
+    order = shuffled[jnp.argsort(rank[shuffled] >= kept, stable=True)]
+    return x[order[jnp.arange(size) % kept]]
+
+
+def _turn(axis: int, angle: jax.Array) -> jax.Array:
+    """The matrix of a turn about an axis."""
+    c, s = jnp.cos(angle), jnp.sin(angle)
+    first, second = (i for i in range(3) if i != axis)
+    return (
+        jnp.eye(3)
+        .at[first, first]
+        .set(c)
+        .at[second, second]
+        .set(c)
+        .at[first, second]
+        .set(s)
+        .at[second, first]
+        .set(-s)
+    )
+
+
+def _parse_group(where: str, group: Mapping[str, Any]) -> dict[str, Any]:
+    known = ("count", *TRANSFORMS)
+    for name in group:
+        if name not in known:
+            raise ConfigError(f"{where}.{name}: no such transform{near(name, known)}")
+    whole(f"{where}.count", group.get("count"), 1)
+    parsed: dict[str, Any] = {
+        name: parse(kind, f"{where}.{name}", group[name])
+        for name, kind in TRANSFORMS.items()
+        if group.get(name) is not None
+    }
+    return {name: t for name, t in parsed.items() if getattr(t, "probability", 1.0) > 0.0}
