@@ -235,7 +235,7 @@ def test_a_proof_is_a_row_with_all_that_it_rests_on(proved):
     assert row["method"] != row["control_values"]
     assert row["steps"] == {"method": 20, "control_values": 20}
     assert row["verdict"] == verdict(row["method"], row["control_values"])
-    assert row["versions"]["jax"] and "experiments.prove toy" in row["command"]
+    assert row["versions"]["jax"] and row["command"] == "python -m experiments.prove toy:digits"
     assert compiled == 2  # one an arm, for both seeds
 
 

@@ -1,7 +1,6 @@
 """`python -m experiments.prove`: see the package."""
 
 import pathlib
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -50,9 +49,8 @@ def main(argv: Sequence[str] | None = None, root: pathlib.Path = ROOT) -> int:
         jobs = cells.planned(
             root, flags.names, _seeds(flags.seeds), split(flags.only), split(flags.controls)
         )
-        command = shlex.join(["python", "-m", "experiments.prove", *words])
         say = lambda line: print(line, flush=True)
-        return cells.Proofs(root, flags.workdir, minutes, command, say).run(jobs)
+        return cells.Proofs(root, flags.workdir, minutes, say).run(jobs)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

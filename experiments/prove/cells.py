@@ -47,7 +47,6 @@ class Proofs:
       root: of the checkout.
       workdir: holds a folder for each cell.
       minutes: no cell starts once they are over; None is no limit.
-      command: that makes the same cells again, for the record.
       say: is told of each line of progress.
     """
 
@@ -56,7 +55,6 @@ class Proofs:
         root: pathlib.Path,
         workdir: pathlib.Path,
         minutes: float | None,
-        command: str,
         say: Callable[[str], None] = print,
     ):
         self._path = root / "experiments" / record.PLACE
@@ -66,7 +64,7 @@ class Proofs:
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         versions["python"] = platform.python_version()
         facts = dict(commit=commit(root), versions=versions, machine=host.machine())
-        self._facts: dict[str, Any] = {**facts, "command": command}
+        self._facts: dict[str, Any] = facts
         self._spent: list[float] = []
         self._programs: dict[str, dict[str, Program]] = {}
 
@@ -106,8 +104,11 @@ class Proofs:
         return code
 
     def _put_on_record(self, job: Job, cell: Cell, marks: Mapping[str, str]) -> list[record.Row]:
-        facts = {**self._facts, "better": arms.better(job.experiment.metric)}
-        args = (job.experiment, job.arm, job.seed, cell, facts, marks)
+        e = job.experiment
+        # What makes this experiment's cells again, whatever else the same call made.
+        command = f"python -m experiments.prove {e.spec}"
+        facts = {**self._facts, "command": command, "better": arms.better(e.metric)}
+        args = (e, job.arm, job.seed, cell, facts, marks)
         return record.update(self._path, lambda rows: record.added(rows, *args))
 
     def _cell(self, job: Job, fingerprint: str) -> Cell:
