@@ -30,6 +30,27 @@ def build_by_name(
     parameters = dict(inspect.signature(build).parameters)
     for key in given:
         parameters.pop(key)
+    check_fields(field, name, fields, parameters)
+    try:
+        return build(**given, **fields)
+    except ConfigError as error:
+        raise ConfigError(f"{field}.{error}") from None
+
+
+def check_fields(
+    field: str, name: str, fields: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
+) -> None:
+    """Checks the fields of a part against the signature of the function that they are given to.
+
+    Args:
+      field: the full name of the part in the config.
+      name: that the part was found by.
+      fields: of the config.
+      parameters: of the function, by name, without what the library gives itself.
+
+    Raises:
+      ConfigError: an unknown or a missing field, or a value of another kind.
+    """
     for key in fields:
         if key not in parameters:
             raise ConfigError(f"{field}.{key}: no such field of {name!r}{near(key, parameters)}")
@@ -38,10 +59,6 @@ def build_by_name(
             raise ConfigError(f"{field}.{key}: missing; {name!r} needs it")
     for key, value in fields.items():
         check_kind(f"{field}.{key}", value, parameters[key].annotation)
-    try:
-        return build(**given, **fields)
-    except ConfigError as error:
-        raise ConfigError(f"{field}.{error}") from None
 
 
 KINDS: Mapping[Any, str] = {

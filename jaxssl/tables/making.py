@@ -16,7 +16,7 @@ import numpy as np
 import jaxssl.tables
 from jaxssl.config import finder
 from jaxssl.config import load as configs
-from jaxssl.config.by_name import check_kind
+from jaxssl.config.by_name import check_fields
 from jaxssl.config.errors import ConfigError, near
 from jaxssl.config.naming import content_hash
 from jaxssl.data.bad import BadRecords
@@ -92,20 +92,18 @@ def parse(entry: Any, field: str, trained: list[str], made: list[str]) -> Making
     if encoder and not of:
         raise ConfigError(f"{field}.encoder: found {encoder!r} without `of`")
     known = {key: p for key, p in parameters.items() if key not in GIVEN}
-    tables: dict[str, str] = {}
-    for key, value in list(fields.items()):
-        if key not in known:
-            raise ConfigError(f"{field}.{key}: no such field of {name!r}{near(key, known)}")
-        if _is_table(known[key].annotation):
-            if value not in made:
-                raise ConfigError(f"{field}.{key}: no earlier table {value!r}{near(value, made)}")
-            tables[key] = fields.pop(key)
-        else:
-            check_kind(f"{field}.{key}", value, known[key].annotation)
-    for key, parameter in known.items():
-        if parameter.default is inspect.Parameter.empty and key not in {**fields, **tables}:
-            raise ConfigError(f"{field}.{key}: missing; {name!r} needs it")
+    read = {key for key, p in known.items() if _is_table(p.annotation)}
+    # A table is given by its name, which is text; any other field is as the maker says.
+    check_fields(field, name, fields, {k: _named(p) if k in read else p for k, p in known.items()})
+    tables = {key: fields.pop(key) for key in sorted(read & fields.keys())}
+    for key, table in tables.items():
+        if table not in made:
+            raise ConfigError(f"{field}.{key}: no earlier table {table!r}{near(table, made)}")
     return Making(maker, name, of, encoder, stream, fields, tables, field)
+
+
+def _named(parameter: inspect.Parameter) -> inspect.Parameter:
+    return parameter.replace(annotation=str)
 
 
 def _is_table(annotation: Any) -> bool:
