@@ -2,10 +2,13 @@
 
 Hinton, Vinyals, Dean (2015), Distilling the knowledge in a neural network, arXiv 1503.02531; the
 weights and the temperature of Tian, Krishnan, Isola (2020), Contrastive representation
-distillation, arXiv 1910.10699. The first stage trains the teacher with the labels alone; the second
-trains the student, of another architecture, with the teacher frozen and in evaluation mode:
+distillation, arXiv 1910.10699. The first stage trains the teacher with all labels; the second
+trains the student, of another architecture, with the teacher frozen and in evaluation mode. The
+student has few labels, and learns from the teacher on a transfer set without labels:
 
   L = 0.1 CE(s, y) + 0.9 T^2 KL(softmax(t / T), softmax(s / T)),  T = 4
+
+Tian et al. distil on the labelled samples, with all labels: streams.labelled.labels.per_class=0.
 
   python -m jaxssl.main --config=experiments/kd.py --workdir=runs/kd
 
@@ -28,28 +31,34 @@ CONTROLS = {
     "random_teacher": {"teachers.large.source": "random", "teachers.large.artifact": ""},
 }
 PROOF = dict(preset="digits", on="accuracy/top1", seeds=3)
-# preset -> channels of the student's five convolutions, and of the teacher's; steps of the teacher.
+# preset -> channels of the student's five convolutions, and of the teacher's; labels of each class
+# that the student has; steps of both.
 STUDENT = {"digits": (4, 4, 8, 8, 16), "cifar10": (16, 16, 32, 32, 64)}
 TEACHER = {"digits": (32, 32, 64, 64, 128), "cifar10": (64, 128, 128, 256, 256)}
-TEACHER_STEPS = {"digits": 300, "cifar10": 1500}
-STUDENT_STEPS = {"digits": 1200, "cifar10": 1500}
+PER_CLASS = {"digits": 4, "cifar10": 40}
+STEPS = {"digits": 300, "cifar10": 1500}
+LABELLED = 32  # samples of a step
 TEMPERATURE = 4.0
 
 
 def get_config(preset: str = "digits") -> ConfigDict:
     config = recipes.base(preset)
     config.method = "composed"
-    group = config.views["global"].to_dict()
-    config.views = {"global": group | dict(count=1)}
+    views = config.views["global"].to_dict() | dict(count=1)
     student, classifier = config.encoder.to_dict(), _classifier()
     teacher = student | dict(widths=TEACHER[preset])
+    config.streams.labelled = dict(labels=dict(per_class=PER_CLASS[preset]), batch=LABELLED)
+    config.streams.transfer = dict()
+    config.views = dict(
+        labelled=views | dict(of="labelled/image"), transfer=views | dict(of="transfer/image")
+    )
     config.encoder = student | dict(widths=STUDENT[preset])
     config.student.classifier = classifier
-    config.losses.classes = _cross_entropy(0.1)
+    config.losses.classes = _cross_entropy(0.1, "logits:labelled", "labelled/label")
     config.losses.kd = dict(
         fn="kd",
-        student="logits",
-        teacher="large/logits",
+        student="logits:transfer",
+        teacher="large/logits:transfer",
         pairs="same",
         temperature=TEMPERATURE,
         weight=0.9,
@@ -60,13 +69,14 @@ def get_config(preset: str = "digits") -> ConfigDict:
         artifact="teacher",
         networks=dict(encoder=teacher, classifier=classifier),
     )
-    config.train.steps = STUDENT_STEPS[preset]
+    config.train.steps = STEPS[preset]
     config.optimizer.learning_rate = ("warmup_cosine", 2e-3, 30, 2e-6)
     labels_alone: dict[str, Any] = {
+        "streams": {},
+        "views": {"global": views},
         "encoder": teacher,
-        "losses": dict(classes=_cross_entropy(1.0)),
+        "losses": dict(classes=_cross_entropy(1.0, "logits", "label")),
         "teachers": {},
-        "train.steps": TEACHER_STEPS[preset],
     }
     with config.evals.unlocked():
         config.evals.accuracy = dict(output="logits")
@@ -78,11 +88,11 @@ def _classifier() -> dict[str, Any]:
     return dict(name="classifier", width="num_classes", reads="pooled", output="logits")
 
 
-def _cross_entropy(weight: float) -> dict[str, Any]:
+def _cross_entropy(weight: float, logits: str, labels: str) -> dict[str, Any]:
     return dict(
         fn="label_smoothing_cross_entropy",
-        student="logits",
+        student=logits,
         pairs="single",
-        labels=dict(batch="label"),
+        labels=dict(batch=labels),
         weight=weight,
     )
