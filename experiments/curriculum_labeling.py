@@ -5,7 +5,7 @@ semi-supervised learning, arXiv 2001.06001.
 
   python -m jaxssl.main --config=experiments/curriculum_labeling.py --workdir=runs/curriculum
 
-scikit-learn's digits with four labels a class, 400 steps a round; minutes on 2 CPU cores. The
+scikit-learn's digits with two labels a class, 400 steps a round; minutes on 2 CPU cores. The
 published recipe also mixes images and averages weights; here are the rounds alone. CIFAR-10 with
 400 labels a class is the published setting, 94.9 % there.
 
@@ -23,7 +23,7 @@ from jaxssl.config import recipes
 
 PRESETS = ("digits", "cifar10")
 # preset -> labels of each class, steps of a round, global batch.
-SCALES = {"digits": (4, 400, 32), "cifar10": (400, 2000, 128)}
+SCALES = {"digits": (2, 400, 20), "cifar10": (400, 2000, 128)}
 # Per cent of the unlabelled samples that each round learns from, the surest.
 ROUNDS = (20.0, 40.0, 60.0, 80.0, 100.0)
 
