@@ -220,7 +220,7 @@ def test_runs_are_made_once_and_a_failure_ends_itself_alone(root, tmp_path, caps
     printed = capsys.readouterr()
     assert "1 run of 2 finished" in printed.out
     (failed,) = [line for line in printed.err.splitlines() if line.startswith("failed: ")]
-    assert failed.startswith("failed: other seed 0: error: losses.prediction.fn: no loss")
+    assert failed.startswith("failed: other seed 0: error: losses.prediction.fn: found")
     summary = read_json(folder / "small-0" / "summary.json")
     assert summary["status"] == "finished" and summary["step"] == 3
 

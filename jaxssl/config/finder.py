@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import pathlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -36,20 +36,56 @@ def find(package: ModuleType, name: Any, *, defines: str, field: str, what: str)
     <module 'jaxssl.encoders.vit' from ...>
     """
     place = place_of(package, name, defines)
-    if place is None:
+    module = _imported(place, name, field) if place else None
+    if module is None or not hasattr(module, defines):
         raise _unknown(package, name, defines, field, what)
+    return module
+
+
+def function(package: ModuleType, name: Any, *, field: str, what: str) -> Callable[..., Any]:
+    """The function that `name` names: one that a package lists in `__all__`, or a dotted name.
+
+    Args:
+      package: where short names are looked for.
+      name: of a function of the package, or "my_package.my_module.my_function".
+      field: where in the config the name stands; error messages begin with it.
+      what: how messages call such a function, e.g. "a loss".
+
+    Raises:
+      ConfigError: there is no such function, or it needs a package that is not installed.
+
+    >>> import jaxssl.losses
+    >>> function(jaxssl.losses, "byol", field="losses.byol.fn", what="a loss")
+    <function byol at ...>
+    """
+    place, dot, last = name.rpartition(".") if isinstance(name, str) else ("", "", "")
+    if dot and all(part.isidentifier() for part in name.split(".")):
+        made = getattr(_imported(place, name, field), last, None)
+        if not callable(made):
+            expected = f"{what}: a function {last!r} of a module {place!r} that can be imported"
+            raise ConfigError(f"{field}: found {name!r}, expected {expected}")
+        return made
+    known = [n for n in package.__all__ if callable(getattr(package, n))]
+    if name not in known:
+        raise ConfigError(f"{field}: found {name!r}, expected {what}{near(str(name), known)}")
+    return getattr(package, name)
+
+
+def _imported(place: str, name: str, field: str) -> ModuleType | None:
+    """The module, or None where there is none of that name.
+
+    Raises:
+      ConfigError: it needs a package that is not installed.
+    """
     try:
-        module = importlib.import_module(place)
+        return importlib.import_module(place)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if place == missing or place.startswith(f"{missing}."):
-            raise _unknown(package, name, defines, field, what) from error
+            return None
         raise ConfigError(
             f"{field}: {name!r} needs the package {missing!r}, which is not installed"
         ) from error
-    if not hasattr(module, defines):
-        raise _unknown(package, name, defines, field, what)
-    return module
 
 
 def names(package: ModuleType, defines: str) -> list[str]:

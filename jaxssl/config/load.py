@@ -205,7 +205,7 @@ def _override(config: ConfigDict, text: str) -> None:
 def _assign(config: ConfigDict, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     fields_from = FIELDS_FROM.get(parents[0] if parents else "", len(parents) + 1)
-    _switch_on(config, [*parents, last])
+    _switch_on(config, [*parents, last], value)
     node: Any = config
     for depth, name in enumerate([*parents, last]):
         if isinstance(node, ConfigDict) and depth == len(parents) >= fields_from:
@@ -235,18 +235,24 @@ def _assign(config: ConfigDict, key: str, value: Any) -> None:
         node[last] = value
 
 
-def _switch_on(config: ConfigDict, path: list[str]) -> None:
-    """Gives `evals` the defaults of an evaluator that is off, if it or a field of it is named."""
+def _switch_on(config: ConfigDict, path: list[str], value: Any) -> None:
+    """Gives `evals` the defaults of an evaluator that is off, if it or a field of it is named.
+
+    One of another name is a whole entry, with the `name` of its module.
+    """
     if len(path) < 2 or path[0] != "evals" or config.evals.get(path[1]) is not None:
         return
     known = [*evals.LOOP, *protocol.names()]
-    if path[1] not in known:
+    named = {}
+    if len(path) == 2 and isinstance(value, dict) and "name" in value:
+        named = {"name": value["name"]}
+    if path[1] not in known and not named:
         key, full = ".".join(path), [f"evals.{name}" for name in known]
         raise ConfigError(
             f"--config.{key}: unknown key 'evals.{path[1]}'{near(f'evals.{path[1]}', full)}"
         )
     with config.evals.unlocked():
-        config.evals[path[1]] = ConfigDict(protocol.resolve(path[1], {}), type_safe=False)
+        config.evals[path[1]] = ConfigDict(protocol.resolve(path[1], named), type_safe=False)
 
 
 def _expect(key: str, value: Any, old: Any) -> None:

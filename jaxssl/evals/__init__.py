@@ -1,7 +1,8 @@
 """Evaluations of frozen features, each beside its controls.
 
-An evaluator is a module of a room of this package, found by its name, with `PROTOCOL`, its default
-fields, and one of
+An evaluator is a module of a room of this package, found by its name, or any module, by the dotted
+name that the entry has (`evals.mine = dict(name="my_package.my_evaluator")`), with `PROTOCOL`, its
+default fields, and one of
 
     evaluate(train, test, *, num_classes, **fields)  of features and labels, usable alone;
     examine(subject, **fields)                       of an encoder and the run's data (`Subject`);
@@ -104,17 +105,17 @@ def run(
     """
     results: dict[str, dict[str, Any]] = {}
     for name, fields in settings(evals).items():
-        module = protocol.evaluator(name)
+        module, given = protocol.evaluator(name, fields), protocol.arguments(fields)
         for kind, subject in subjects.items():
             begins(f"{kind.replace('_', ' ')}: {name}")
             if hasattr(module, "evaluate"):
                 for bank in (subject.train, subject.test):
                     _check_bank(kind, bank, subject.num_classes)
                 values = module.evaluate(
-                    subject.train, subject.test, num_classes=subject.num_classes, **fields
+                    subject.train, subject.test, num_classes=subject.num_classes, **given
                 )
             elif hasattr(module, "examine"):
-                values = module.examine(subject, **fields)
+                values = module.examine(subject, **given)
             else:
                 continue
             for metric, value in values.items():

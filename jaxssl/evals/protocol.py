@@ -18,18 +18,33 @@ def names() -> list[str]:
     return finder.names(jaxssl.evals, "PROTOCOL")
 
 
-def evaluator(name: str) -> ModuleType:
-    """The module `jaxssl.evals.<name>`, which has `PROTOCOL`.
+def evaluator(name: str, fields: Mapping[str, Any] | None = None) -> ModuleType:
+    """The module of an evaluator, which has `PROTOCOL`: that of its own name, or of `name`.
+
+    Args:
+      name: of the entry in `evals`.
+      fields: of the entry; its `name` is that of another evaluator, or the dotted name of any
+        module: `evals.mine = dict(name="my_package.my_evaluator")`.
 
     Raises:
       ConfigError: there is none of that name.
+
+    >>> evaluator("knn") is evaluator("nearest", {"name": "knn"})
+    True
     """
-    field, what = f"evals.{name}", "an evaluator"
-    return finder.find(jaxssl.evals, name, defines="PROTOCOL", field=field, what=what)
+    module, field = name, f"evals.{name}"
+    if fields is not None and "name" in fields:
+        module, field = fields["name"], f"evals.{name}.name"
+    return finder.find(jaxssl.evals, module, defines="PROTOCOL", field=field, what="an evaluator")
+
+
+def arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What an evaluator's functions are given of its settings: all but `name`."""
+    return {field: value for field, value in settings.items() if field != "name"}
 
 
 def resolve(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of an evaluator: its PROTOCOL with the given fields put over it.
+    """All settings of an evaluator: its PROTOCOL with the given fields put over it, and its `name`.
 
     Raises:
       ConfigError: unknown evaluator or field, or a value of the wrong type or not above zero
@@ -38,14 +53,16 @@ def resolve(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     >>> resolve("knn", {"k": 5})
     {'k': 5, 'temperature': 0.07, 'chunk': 256}
     """
-    settings = dict(evaluator(name).PROTOCOL)
     if not hasattr(fields, "items"):
         raise ConfigError(f"evals.{name}: found {fields!r}, expected fields, or None")
-    for field, value in plain(fields).items():
+    given = plain(fields)
+    settings = dict(evaluator(name, given).PROTOCOL)
+    named = {"name": given.pop("name")} if "name" in given else {}
+    for field, value in given.items():
         if field not in settings:
             raise ConfigError(f"evals.{name}.{field}: unknown field{near(field, settings)}")
         settings[field] = _checked(f"evals.{name}.{field}", value, settings[field])
-    return settings
+    return named | settings
 
 
 def check_bank(name: str, fields: Mapping[str, Any], bank: int) -> None:
@@ -61,7 +78,7 @@ def check_bank(name: str, fields: Mapping[str, Any], bank: int) -> None:
 
     >>> check_bank("knn", {"k": 20}, 20)
     """
-    for field in getattr(evaluator(name), "OF_BANK", ()):
+    for field in getattr(evaluator(name, fields), "OF_BANK", ()):
         value = fields[field]
         largest = max(value) if isinstance(value, tuple) else value
         if largest > bank:

@@ -39,7 +39,8 @@ def build(views: Any, fields: Fields, data: Any) -> MakeViews:
     """A function (key, batch) -> {group: [B, V, ...]} that makes the random views of a batch.
 
     `views` maps the name of a group to `count`, its number of views V; `of`, the field that they
-    are made of (by default the only one that has views); and what the modality of that field reads.
+    are made of (by default the only one that has views); `name`, a module whose `views` makes them
+    (by default the modality of that field); and what that module reads.
     A view depends on nothing but the key, the sample's `index`, with the name of its stream where
     there are streams, and the view's number (`group_ids`), so neither its place in the batch, nor
     the device, nor the rest of the batch changes it.
@@ -62,9 +63,10 @@ def build(views: Any, fields: Fields, data: Any) -> MakeViews:
     ids, makers = group_ids(views), {}
     for name in ids:
         where, group = f"views.{name}", as_dict(views[name])
-        of = group.pop("of", "") or main_field(fields)
-        field = _viewed(of, fields, where)
-        make = _modality(field.kind).views(group, field=field, data=data, where=where)
+        of, by = group.pop("of", "") or main_field(fields), group.pop("name", "")
+        field = fields[of] if by and of in fields else _viewed(of, fields, where)
+        module = _modality(by, f"{where}.name") if by else _modality(field.kind)
+        make = module.views(group, field=field, data=data, where=where)
         makers[name] = of, jnp.asarray(ids[name], jnp.uint32), make
 
     def make_views(key: jax.Array, batch: Batch) -> dict[str, jax.Array]:
@@ -202,6 +204,6 @@ def _is_modality(kind: str) -> bool:
     return kind in _kinds() or "." in kind
 
 
-def _modality(kind: str) -> ModuleType:
+def _modality(kind: str, where: str = "data.source") -> ModuleType:
     package = sys.modules[__name__]
-    return finder.find(package, kind, defines="views", field="data.source", what="a modality")
+    return finder.find(package, kind, defines="views", field=where, what="a modality")

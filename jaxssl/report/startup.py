@@ -79,6 +79,7 @@ def _views(program: Any) -> list[tuple[str, Any]]:
 
 def _data(program: Any) -> list[tuple[str, Any]]:
     source = program.source
+    trained = {name: len(stream.source) for name, stream in program.streams.items()}
     held = [
         f"{name} {' x '.join(map(str, field.shape))} {field.dtype}"
         for name, field in source.fields.items()
@@ -88,6 +89,11 @@ def _data(program: Any) -> list[tuple[str, Any]]:
     return [
         ("source", source.name),
         ("samples", f"{len(source):,}, {classes}"),
+        *(
+            (f"trains on {name}".rstrip(), f"{samples:,}")
+            for name, samples in trained.items()
+            if name or samples != len(source)
+        ),
         ("fields", ", ".join(held)),
         ("fingerprint", source.fingerprint),
     ]

@@ -58,10 +58,11 @@ class Evaluator:
         self._own = {
             name: fields
             for name, fields in settings.items()
-            if hasattr(protocol.evaluator(name), "measure") and PRETEXT in program.method.readouts
+            if hasattr(protocol.evaluator(name, fields), "measure")
+            and PRETEXT in program.method.readouts
         }
         self._labelled = program.info.num_classes > 1
-        judged = {n: protocol.evaluator(n) for n in settings}
+        judged = {n: protocol.evaluator(n, fields) for n, fields in settings.items()}
         judged = {n: m for n, m in judged.items() if not hasattr(m, "measure")}
         free = [n for n, m in judged.items() if not getattr(m, "NEEDS_LABELS", True)]
         self._judged = {n: settings[n] for n in (judged if self._labelled else free)}
@@ -96,8 +97,9 @@ class Evaluator:
         results: Results = {}
         for name, fields in self._own.items():
             begins(f"trained: {name}")
-            measure = protocol.evaluator(name).measure
-            results |= measure(self.program, state, self._test, **fields)
+            measure = protocol.evaluator(name, fields).measure
+            given = protocol.arguments(fields)
+            results |= measure(self.program, state, self._test, **given)
         if not self.active:
             return results
         controls = self.controls(begins)
@@ -249,8 +251,8 @@ class Evaluator:
             raise ConfigError(f"evals.output: the encoder gives no {name!r}{near(name, found)}")
         self._outputs = tuple(found)
         for evaluator, fields in self._judged.items():
-            if check := getattr(protocol.evaluator(evaluator), "check_outputs", None):
-                check(found, program.info, **fields)
+            if check := getattr(protocol.evaluator(evaluator, fields), "check_outputs", None):
+                check(found, program.info, **protocol.arguments(fields))
 
     def _identity(self) -> str:
         """What all controls depend on, as text."""

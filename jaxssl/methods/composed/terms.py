@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxssl import losses
-from jaxssl.config import schedules
+from jaxssl.config import finder, schedules
 from jaxssl.config.errors import ConfigError, near
 from jaxssl.config.naming import fold_name
 from jaxssl.losses.combine import PAIRS as PAIRINGS
@@ -102,10 +102,7 @@ def _parse_term(name: str, entry: Mapping[str, Any], info: Info, known: Known) -
     field = f"losses.{name}"
     given = plain(entry)
     fn_name = given.pop("fn", None)
-    names = [n for n in losses.__all__ if callable(getattr(losses, n))]
-    if fn_name not in names:
-        raise ConfigError(f"{field}.fn: no loss {fn_name!r}{near(str(fn_name), names)}")
-    fn = getattr(losses, fn_name)
+    fn = finder.function(losses, fn_name, field=f"{field}.fn", what="a loss")
     if "student" not in given:
         raise ConfigError(f"{field}.student: missing; expected an output such as 'projection'")
     student = known.ref(given.pop("student"), f"{field}.student")
