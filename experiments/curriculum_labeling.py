@@ -23,7 +23,7 @@ from jaxssl.config import recipes
 
 PRESETS = ("digits", "cifar10")
 # preset -> labels of each class, steps of a round, global batch.
-SCALES = {"digits": (2, 400, 20), "cifar10": (400, 2000, 128)}
+SCALES = {"digits": (2, 400, 16), "cifar10": (400, 2000, 128)}
 # Per cent of the unlabelled samples that each round learns from, the surest.
 ROUNDS = (20.0, 40.0, 60.0, 80.0, 100.0)
 

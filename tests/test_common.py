@@ -10,20 +10,22 @@ import numpy as np
 import pytest
 
 import experiments
-from jaxssl import optim
+from jaxssl import data, optim
 from jaxssl.bench.small import followed, in_microbatches, on_host, smooth, trajectory
 from jaxssl.config.errors import ConfigError
 from jaxssl.config.naming import named_leaves
 from jaxssl.data import streams
 from jaxssl.data.images import image_fields
+from jaxssl.data.joined import with_tables
 from jaxssl.data.sets import em_volume, moving_digits, stacked_digits
 from jaxssl.evals.features import device_batches
 from jaxssl.method import Context, Info, Optimizer, StreamInfo
 from jaxssl.program import Program, find_family
 from jaxssl.report.writers import read_metrics
-from jaxssl.run import stages, train
+from jaxssl.run import stages, table_stages, train
 from jaxssl.run.checkpoint import Checkpoints
 from jaxssl.state import make_init
+from jaxssl.tables import Table
 from jaxssl.watch import nonfinite
 
 STEPS = 3
@@ -281,9 +283,19 @@ def test_every_encoder_encodes(name):
 
 
 def presets():
-    """(name, preset) of all experiments; between the smallest and the largest, slow ones."""
+    """(name, preset) of all experiments.
+
+    At every change the large ones of the experiments that are run; the test of the same program
+    builds the small one of every experiment.
+    """
     return [
-        pytest.param(name, preset, marks=pytest.mark.slow if preset == "cifar10" else ())
+        pytest.param(
+            name,
+            preset,
+            marks=()
+            if preset not in ("digits", "cifar10") and name in cover.executed()
+            else pytest.mark.slow,
+        )
         for name in experiments.NAMES
         for preset in experiments.presets(name)
     ]
@@ -292,8 +304,11 @@ def presets():
 @pytest.mark.parametrize("name, preset", presets())
 def test_every_preset_builds_at_its_full_size(name, preset):
     """All stages, each on the shapes that earlier ones would leave; no data are needed."""
-    left = {}
-    for stage in experiments.plan(experiments.load(name, preset)):
+    left, plan = {}, experiments.plan(experiments.load(name, preset))
+    for stage in plan:
+        if stage.make:
+            left[stage.name] = table_stages.table(stage, plan, left)
+            continue
         state = shapes_at_full_size(stage, left)
         stages.check_start(state, stage, left)
         left[stage.name] = stages.artifact(state)
@@ -301,8 +316,10 @@ def test_every_preset_builds_at_its_full_size(name, preset):
 
 def shapes_at_full_size(stage, left):
     """The state's shapes, once every loss is traced."""
-    config, artifacts = stage.config, {name: tree["params"] for name, tree in left.items()}
-    fields = image_fields(shape_of_a_sample(config.data))
+    config = stage.config
+    tables = {name: tree for name, tree in left.items() if isinstance(tree, Table)}
+    artifacts = {name: tree["params"] for name, tree in left.items() if name not in tables}
+    fields = fields_at_full_size(config.data, tables)
     sizes = streams.batches(config)
     parts = {name: StreamInfo(10_000, sizes[f"streams.{name}.batch"]) for name in config.streams}
     if parts:
@@ -332,6 +349,17 @@ def shapes_at_full_size(stage, left):
         )
         assert value.shape == () and value.dtype == jnp.float32
     return state
+
+
+def fields_at_full_size(config, tables):
+    """Of images by their config alone; of other kinds, which must be at hand, from the source."""
+    if config.source.startswith(("ucr", "uci", "fsdd", "esc", "modelnet")) or config.join:
+        try:
+            source = data.load(config, "train")
+        except ConfigError as error:
+            pytest.skip(str(error))
+        return with_tables(source, config, tables).fields if config.join else source.fields
+    return image_fields(shape_of_a_sample(config))
 
 
 def shape_of_a_sample(data):

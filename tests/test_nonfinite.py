@@ -49,13 +49,13 @@ def infect(tree, name):
 # ------------------------------------------------------------------------------------- the guard
 
 
-def on_data(params, seen, extra, batch, key, step):
-    return jnp.mean((batch["x"] @ params["net"]["w"]) ** 2), Aux(extra, {})
+def on_data(context):
+    return jnp.mean((context.batch["x"] @ context.params["net"]["w"]) ** 2), Aux(context.extra, {})
 
 
-def infinite_slope(params, seen, extra, batch, key, step):
+def infinite_slope(context):
     """1 + sqrt(0 w): a finite value whose gradient is none."""
-    return 1.0 + jnp.sqrt(0.0 * params["net"]["w"][0] ** 2), Aux(extra, {})
+    return 1.0 + jnp.sqrt(0.0 * context.params["net"]["w"][0] ** 2), Aux(context.extra, {})
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,9 @@ def programs(config, devices):
     for stage in plan:
         if stage.make:
             left[stage.name] = table_stages.table(stage, plan, left)
-            continue
-        program = Program(stage.config, left, jax.devices()[:devices])
-        left[stage.name] = stages.artifact(program.shapes)
-        if not stage.evaluates_only:
+        elif not stage.evaluates_only:
+            program = Program(stage.config, left, jax.devices()[:devices])
+            left[stage.name] = stages.artifact(program.shapes)
             yield program
 
 

@@ -83,7 +83,7 @@ def small(name: str, **changes: object) -> ConfigDict:
 def shrunk(config: ConfigDict) -> Changes:
     """What makes a config small."""
     found: Changes = {
-        "train.global_batch": 32,
+        "train.global_batch": min(32, config.train.global_batch),
         "evals.every_steps": 0,
         "evals.linear": None,
         "evals.fewshot": None,
@@ -103,7 +103,7 @@ def shrunk(config: ConfigDict) -> Changes:
             found[f"student.{head}.widths"] = (16, min(last, 16))
     for stream in config.streams:
         if "batch" in config.streams[stream]:
-            found[f"streams.{stream}.batch"] = 64
+            found[f"streams.{stream}.batch"] = min(64, config.streams[stream].batch)
     for term in config.losses:
         if "threshold" in config.losses[term]:
             found[f"losses.{term}.threshold"] = 0.0  # that of no sample is reached in a few steps
@@ -122,6 +122,9 @@ def without_batch_norm(config: ConfigDict) -> ConfigDict:
         for head in config.student:
             if config.student[head].get("norm") == "batch":
                 changes[f"student.{head}.norm"] = "layer"
+        for path, network in named_sections(config.teachers, "teachers"):
+            if network.get("norm") == "batch":
+                changes[f"{path}.norm"] = "group" if path.endswith(".encoder") else "layer"
         return changes
 
     return in_every_stage(config, changes_of)

@@ -51,7 +51,7 @@ def test_held_out_samples_are_judged_by_the_trained_head_and_by_the_untrained_on
         assert "raw_input" not in results[name]  # which has no head
     assert results["accuracy/top1"]["trained"] > 0.3
     assert results["accuracy/top1"]["random_init"] < 0.25
-    assert results["accuracy/nll"]["trained"] < np.log(10) < results["accuracy/nll"]["random_init"]
+    assert results["accuracy/nll"]["trained"] < results["accuracy/nll"]["random_init"]
     assert {n for n in names if results[n].get("better") == "lower"} == {
         "accuracy/ece",
         "accuracy/nll",

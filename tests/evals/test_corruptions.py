@@ -183,7 +183,7 @@ def test_what_is_no_corruption_is_one_line(subject):
         corruptions.examine(subject, corruptions=("jpg",))
     with pytest.raises(ConfigError, match=r"severities: found 6, expected 1 \.\.\. 5"):
         corruptions.examine(subject, severities=(1, 6))
-    clips = types.SimpleNamespace(info=types.SimpleNamespace(fields=image_fields((4, 8, 8, 1))))
+    clips = types.SimpleNamespace(source=types.SimpleNamespace(fields=image_fields((4, 8, 8, 1))))
     with pytest.raises(ConfigError, match=r"expected images \[H, W, C\]"):
         corruptions.examine(types.SimpleNamespace(program=clips))
     assert protocol.resolve("corruptions", {"severities": [5]})["severities"] == (5,)

@@ -16,11 +16,10 @@ from jaxssl import data
 from jaxssl.config.errors import ConfigError
 from jaxssl.evals import protocol
 from jaxssl.evals.probes import logistic
-from jaxssl.evals.subject import Subject
+from jaxssl.evals.subject import Subject, encode_of
 from jaxssl.evals.tasks import dense
 from jaxssl.method import Field
 from jaxssl.program import Program
-from jaxssl.run.evaluator import Evaluator
 
 SIZE, GRID = 16, 4
 COLOURS = np.array([[250, 20, 20], [20, 20, 250], [20, 250, 20], [128, 128, 128]], np.uint8)
@@ -208,8 +207,7 @@ def test_the_encoder_of_a_run_on_scenes_without_classes_of_their_own(folder, tmp
     changes = {f"data.{name}": value for name, value in fields.items()}
     config = tiny.load(tmp_path, **changes, **{"train.global_batch": 8, "evals.batch_size": 8})
     program = Program(config)
-    evaluator = Evaluator(program)
-    encode = jax.jit(evaluator._features, static_argnames="output")
+    encode = jax.jit(encode_of(program, "student"), static_argnames="output")
     test = data.load(config.data, "test")
     with jax.set_mesh(program.mesh):
         found = dense.examine(Subject("random_init", program, program.init(), test, encode))

@@ -1,10 +1,6 @@
 """Methods that predict features, codes or a teacher's tokens of what is hidden: their wiring."""
 
 import functools
-import inspect
-import re
-import runpy
-import shlex
 
 import jax
 import jax.numpy as jnp
@@ -149,21 +145,6 @@ def test_no_gradient_reaches_a_teacher(name):
     own, theirs = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, seen)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(theirs))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(own["encoder"]["patch_embedding"]))
-
-
-def controls(name):
-    """The overrides of each control that the docstring gives."""
-    text = inspect.cleandoc(runpy.run_path(str(experiments.FOLDER / f"{name}.py"))["__doc__"])
-    return [shlex.split(line) for line in re.findall(r"^ +\.\.\. (--config.*)$", text, re.M)]
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_the_controls_are_config_edits_that_build(name):
-    assert controls(name)
-    for overrides in controls(name):
-        config = experiments.load(name, "digits", *overrides)
-        wiring.build(config, INFO._replace(global_batch=128))
-        assert config != experiments.load(name)
 
 
 @pytest.mark.parametrize(("name", "hidden"), [("maskfeat", 78), ("beit", 75), ("data2vec", 120)])

@@ -23,13 +23,6 @@ from jaxssl.targets import colour_bins
 
 B = 8
 KEY = jax.random.key(3)
-CONTROLS = {
-    "simmim": ["--config.masks.hidden.ratio=0.0625"],
-    "sit": ["--config.losses.contrast=None"],
-    "video_mae": ["--config.masks.hidden.ratio=0.1"],
-    "s3d_mae": ["--config.encoder.sparse=False", "--config.student.decoder.densify=False"],
-    "context_encoder": ["--config.method_options.adversarial_weight=0.0"],
-}
 
 
 def info_of(config):
@@ -64,17 +57,6 @@ def shapes_of(config):
     seen = {n: jax.eval_shape(t.init, KEY, params, extra, {}) for n, t in method.teachers.items()}
     step = jax.ShapeDtypeStruct((), jnp.int32)
     return jax.eval_shape(method.losses["main"], Context(params, seen, extra, batch, KEY, step))
-
-
-@pytest.mark.parametrize("name", CONTROLS)
-def test_the_control_in_the_docstring_builds(name):
-    text = (experiments.FOLDER / f"{name}.py").read_text()
-    assert f"  ... {' '.join(CONTROLS[name])}\n" in text
-    config = experiments.load(name, "digits", *CONTROLS[name])
-    value, aux = shapes_of(config)
-    assert value.shape == ()
-    if name == "sit":
-        assert "contrast" not in aux.metrics and "pixels" in aux.metrics
 
 
 def hidden_of(config, grid, views=1):

@@ -1,7 +1,6 @@
 """Rotation, jigsaw, relative location and colorization: what is told, and from what."""
 
 import math
-import re
 
 import image_views
 import jax
@@ -158,20 +157,6 @@ def test_colorization_has_a_class_for_every_bin():
     for preset in experiments.presets("colorization"):
         config = experiments.load("colorization", preset)
         assert config.student.classifier.width == len(gamut(10.0))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_control_of_the_docstring_is_a_config_that_builds(name):
-    text = (experiments.FOLDER / f"{name}.py").read_text()
-    (override,) = re.findall(r"^  \.\.\. (--config\S+)$", text, re.MULTILINE)
-    plain, config = experiments.load(name), experiments.load(name, "digits", override)
-    assert config != plain
-    method = find_family(config.method).build(config, info_of(config))
-    batch = example_batch(info_of(config))
-    params, extra = jax.eval_shape(method.init, KEY, batch)
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    value, _ = jax.eval_shape(method.losses["main"], Context(params, {}, extra, batch, KEY, step))
-    assert value.shape == ()
 
 
 def test_the_hue_of_a_digit_turns_with_its_strokes():

@@ -26,9 +26,19 @@ KEY = jax.random.key(0)
 
 
 def student(**changes):
-    """The config of the student's stage of `kd`, small."""
+    """The config of the student's stage of `kd`, small, on one stream."""
     config = experiments.small("kd", **{"train.global_batch": B})
-    return experiments.with_changes(experiments.plan(config)[-1].config, changes)
+    config = experiments.plan(config)[-1].config
+    views = {name: x for name, x in config.views.transfer.to_dict().items() if name != "of"}
+    one_stream = {
+        "streams": {},
+        "views": {"global": views},
+        "losses.classes.student": "logits",
+        "losses.classes.labels": dict(batch="label"),
+        "losses.kd.student": "logits",
+        "losses.kd.teacher": "large/logits",
+    }
+    return experiments.with_changes(config, one_stream | changes)
 
 
 def batch_of():
@@ -66,12 +76,13 @@ def test_the_term_compares_the_students_logits_with_those_of_the_teachers_own_ne
         config.teachers.large.mode = "eval"
     method, params, extra, teacher = started(config)
     batch, seen = batch_of(), {"large": teacher}
-    read = {n: f(params, seen, extra, batch)["logits"] for n, f in method.encoders.items()}
+    context = Context(params, seen, extra, batch, KEY, jnp.int32(0))
+    read = {n: f(context)["logits"] for n, f in method.encoders.items()}
     assert set(read) == {"student", "large"}
     log_p, log_q = (jax.nn.log_softmax(read[n] / 4.0) for n in ("large", "student"))
     expected = 16 * (jnp.exp(log_p) * (log_p - log_q)).sum(-1).mean()
     pretext = wiring.Wiring(config, INFO)
-    look = pretext._look(Context(params, seen, extra, batch, KEY, jnp.int32(0)), train=False)
+    look = pretext._look(context, train=False)
     term = next(term for term in pretext.terms if term.name == "kd")
     found = wiring.terms.value_of(term, look.scene, look.context)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
