@@ -42,6 +42,15 @@ def parse(value: Any) -> Tasks:
     return tasks
 
 
+def task_of(labels: Array, count: int, num_classes: int) -> Array:
+    """The task of each label, floor(c T / K).
+
+    >>> task_of(np.arange(6), 2, 6).tolist()
+    [0, 0, 0, 1, 1, 1]
+    """
+    return np.asarray(labels).astype(np.int64) * count // max(1, num_classes)
+
+
 class InTasks:
     """A source whose classes come one after another.
 
@@ -63,7 +72,7 @@ class InTasks:
 
     def __init__(self, whole: Source, tasks: Tasks, labels: Array):
         self.whole, self.tasks = whole, tasks
-        of_task = labels.astype(np.int64) * tasks.count // max(1, whole.num_classes)
+        of_task = task_of(labels, tasks.count, whole.num_classes)
         self.members = [np.flatnonzero((of_task == t) & (labels >= 0)) for t in range(tasks.count)]
         if empty := [t for t, members in enumerate(self.members) if not len(members)]:
             raise ConfigError(

@@ -11,10 +11,10 @@ default fields, and one of
 The first two return {metric: value} for each of the trained encoder, random init and raw input
 (`examine` may return {} for one that it makes no sense of). Of outputs of the encoder that its
 fields name, `check_outputs(shapes, info, **fields)` says before anything is compiled whether they
-fit: `shapes` has every output, `info` is the run's `Info`. More is better, unless the module's
-`BETTER`, from patterns of metric names, says "lower" or None: shown, but no success. One that does
-without labels of the run's samples says `NEEDS_LABELS = False`; `OF_BANK` names the fields that
-count samples of the bank.
+fit: `shapes` has every output, `info` is the run's `Info`; `check_config(config)` may refuse a run.
+More is better, unless the module's `BETTER`, from patterns of metric names, says "lower" or None:
+shown, but no success. One that does without labels of the run's samples says
+`NEEDS_LABELS = False`; `OF_BANK` names the fields that count samples of the bank.
 """
 
 import fnmatch

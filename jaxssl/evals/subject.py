@@ -19,6 +19,7 @@ from jaxssl.config.naming import content_hash
 from jaxssl.data import Source
 from jaxssl.evals.features import Features, device_batches, extract, to_host
 from jaxssl.program import Program
+from jaxssl.report.writers import METRICS, read_metrics
 from jaxssl.state import State
 
 Change = Callable[[Mapping[str, jax.Array]], Mapping[str, jax.Array]]
@@ -35,6 +36,7 @@ class Subject:
       test: held-out samples; the others are those of `program.source`.
       encode: (state, batch, output) -> [B, ...], jitted, evaluation mode.
       folder: where features are kept for the next evaluation of the same encoder; None: nowhere.
+      workdir: of the run, whose metrics are there; None: nowhere.
 
     Attributes:
       num_classes: labels lie in 0 ... num_classes - 1.
@@ -48,11 +50,12 @@ class Subject:
         test: Source,
         encode: Callable[[State, Mapping[str, jax.Array], str], jax.Array],
         folder: pathlib.Path | None = None,
+        workdir: pathlib.Path | None = None,
     ):
         assert kind in KINDS and (state is None) == (kind == "raw_input")
         self.kind, self.program, self.state, self.test_source = kind, program, state, test
         self.num_classes = program.info.num_classes
-        self._encode, self._folder = encode, folder
+        self._encode, self._folder, self._workdir = encode, folder, workdir
 
     @functools.cached_property
     def train(self) -> Features:
@@ -72,6 +75,13 @@ class Subject:
         if self.state is None:
             return modalities.raw(self.program.config, self.program.info.fields)(batch)
         return self._encode(self.state, batch, output or self.program.config.evals.output)
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """What the run wrote of its steps so far, by `step`: "eval/<evaluator>/<metric>", ..."""
+        path = self._workdir / METRICS if self._workdir else None
+        if path is None or not path.exists() or self.state is None:
+            return []
+        return [row for row in read_metrics(path) if row["step"] < int(self.state.step)]
 
     def shape_of(self, source: Source, output: str) -> tuple[int, ...]:
         """The shape of an output of the encoder for a global batch of a source."""

@@ -1,6 +1,6 @@
 """How many edits predicted sequences are from the true ones."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import chex
 import numpy as np
@@ -31,7 +31,7 @@ def ctc_greedy(logits: ArrayLike, lengths: ArrayLike, *, blank: int = 0) -> list
     return decoded
 
 
-def edit_distance(said: Sequence[int], meant: Sequence[int]) -> int:
+def edit_distance(said: Sequence[Hashable], meant: Sequence[Hashable]) -> int:
     """The fewest insertions, deletions and substitutions that make one of the other.
 
     Levenshtein (1966).
@@ -42,13 +42,13 @@ def edit_distance(said: Sequence[int], meant: Sequence[int]) -> int:
     row = np.arange(len(meant) + 1)
     for i, symbol in enumerate(said, start=1):
         # Substitutions and deletions at once; an insertion costs one more than what is to its left.
-        straight = row[:-1] + (np.asarray(meant, object) != symbol).astype(int)
+        straight = row[:-1] + np.array([other != symbol for other in meant], int)
         row = np.append(i, np.minimum(straight, row[1:] + 1))
         row = np.minimum.accumulate(row - np.arange(len(row))) + np.arange(len(row))
     return int(row[-1])
 
 
-def error_rate(said: Sequence[Sequence[int]], meant: Sequence[Sequence[int]]) -> float:
+def error_rate(said: Sequence[Sequence[Hashable]], meant: Sequence[Sequence[Hashable]]) -> float:
     """Edits over the symbols that were meant, of the whole set: 0 is best, and 1 is not the worst.
 
         sum_n edits(said_n, meant_n) / sum_n |meant_n|

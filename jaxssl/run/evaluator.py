@@ -110,7 +110,9 @@ class Evaluator:
     def subject(self, kind: str, state: State | None) -> Subject:
         """`state`'s encoder, as evaluators see it; None is raw input."""
         assert self._test is not None
-        return Subject(kind, self.program, state, self._test, self._encode, self._folder)
+        return Subject(
+            kind, self.program, state, self._test, self._encode, self._folder, self._workdir
+        )
 
     def controls(self, begins: Callable[[str], None] = lambda piece: None) -> Results:
         """The same evaluations of random init and raw input; each made once for a workdir."""
@@ -251,7 +253,10 @@ class Evaluator:
             raise ConfigError(f"evals.output: the encoder gives no {name!r}{near(name, found)}")
         self._outputs = tuple(found)
         for evaluator, fields in self._judged.items():
-            if check := getattr(protocol.evaluator(evaluator, fields), "check_outputs", None):
+            module = protocol.evaluator(evaluator, fields)
+            if check := getattr(module, "check_config", None):
+                check(program.config)
+            if check := getattr(module, "check_outputs", None):
                 check(found, program.info, **protocol.arguments(fields))
 
     def _identity(self) -> str:
