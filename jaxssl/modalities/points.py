@@ -5,7 +5,6 @@ A view is a part of the points, moved, centred on its mean and scaled into the u
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,114 +13,19 @@ import numpy as np
 
 from jaxssl.config.errors import ConfigError, near
 from jaxssl.method import Field
-from jaxssl.modalities.parameters import count, interval, number, parse, probability, whole
+from jaxssl.modalities.parameters import parse, whole
+from jaxssl.modalities.points_transforms import TRANSFORMS, Crop
 
 MakeGroup = Callable[[jax.Array, jax.Array], jax.Array]
 CELLS = 6  # a side of the grid that the raw control sees
 PICTURE = 48  # pixels of a side
 
 
-@dataclass(frozen=True)
-class Crop:
-    """The points nearest to a random one of them; how many is what is kept of the cloud.
-
-    Attributes:
-      scale: range of the part that is kept, of all points.
-    """
-
-    scale: tuple[float, float] = interval((0.5, 1.0), 1e-3, 1.0)
-
-    def order(self, key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(ranks by the distance to the anchor [P], how many are kept)."""
-        anchor, part = jax.random.split(key)
-        centre = x[jax.random.randint(anchor, (), 0, len(x))]
-        rank = jnp.argsort(jnp.argsort(jnp.square(x - centre).sum(-1)))
-        low, high = self.scale
-        kept = jnp.ceil(jax.random.uniform(part, (), minval=low, maxval=high) * len(x))
-        return rank, kept.astype(jnp.int32)
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """A turn about the vertical axis by an angle of U(-up, up), then a small one of all axes.
-
-    Attributes:
-      up: degrees.
-      tilt: deviation in degrees about each axis.
-    """
-
-    up: float = number(180.0, 0.0, 180.0)
-    tilt: float = number(0.0, 0.0, 90.0)
-
-    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        """[L, 3] -> [L, 3]."""
-        turn, lean = jax.random.split(key)
-        angle = jnp.deg2rad(self.up) * jax.random.uniform(turn, (), minval=-1.0, maxval=1.0)
-        angles = jnp.deg2rad(self.tilt) * jax.random.normal(lean, (3,))
-        return x @ (
-            _turn(2, angle) @ _turn(0, angles[0]) @ _turn(1, angles[1]) @ _turn(2, angles[2])
-        )
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Each axis times a factor of U(range)."""
-
-    range: tuple[float, float] = interval((0.8, 1.25), 1e-3, 1e3)
-
-    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        """[L, 3] -> [L, 3]."""
-        low, high = self.range
-        return x * jax.random.uniform(key, (3,), minval=low, maxval=high)
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """The sign of x changes, and that of y, each with a probability."""
-
-    probability: float = probability(0.5)
-
-    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        """[L, 3] -> [L, 3]."""
-        turned = jax.random.uniform(key, (2,)) < self.probability
-        return x * jnp.concatenate([jnp.where(turned, -1.0, 1.0), jnp.ones(1)])
-
-
-@dataclass(frozen=True)
-class Jitter:
-    """Gaussian noise of the deviation sigma, cut at `clip`, in units of the normalised cloud."""
-
-    sigma: float = number(0.01, 0.0, 1.0)
-    clip: float = number(0.05, 0.0, 10.0)
-
-    def __call__(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        """[L, 3] -> [L, 3]."""
-        return x + jnp.clip(self.sigma * jax.random.normal(key, x.shape), -self.clip, self.clip)
-
-
-@dataclass(frozen=True)
-class Points:
-    """How many points a view has, drawn without replacement from those that are kept."""
-
-    number: int = count(256, 1)
-
-
-TRANSFORMS: dict[str, type] = {
-    "crop": Crop,
-    "points": Points,
-    "rotation": Rotation,
-    "scale": Scale,
-    "mirror": Mirror,
-    "jitter": Jitter,
-}
-"""Name in a config -> transform, in the order of application."""
-
-
 def views(group: Mapping[str, Any], *, field: Field, data: Any, where: str) -> MakeGroup:
     """A function (keys [B, V], x [B, P, 3]) -> views float32 [B, V, L, 3], one for each key.
 
     A group has `count` (its number of views V) and transforms, each a dict of the fields of its
-    class here; for `mirror` a number alone is the probability. A transform that is absent, or None,
+    class in `points_transforms`; for `mirror` a number alone is the probability. A transform that is absent, or None,
     is off. The order is fixed: crop and points (one choice of points; where a crop keeps fewer than
     are asked for, some come twice), rotation, scale, mirror; centred and scaled into the unit ball;
     jitter. Each transform draws from a key folded with its own name.
@@ -240,23 +144,6 @@ def _chosen(keys: Mapping[str, jax.Array], crop: Crop | None, x: jax.Array, size
     # Those that are kept come first, in a random order, then again.
     order = shuffled[jnp.argsort(rank[shuffled] >= kept, stable=True)]
     return x[order[jnp.arange(size) % kept]]
-
-
-def _turn(axis: int, angle: jax.Array) -> jax.Array:
-    """The matrix of a turn about an axis."""
-    c, s = jnp.cos(angle), jnp.sin(angle)
-    first, second = (i for i in range(3) if i != axis)
-    return (
-        jnp.eye(3)
-        .at[first, first]
-        .set(c)
-        .at[second, second]
-        .set(c)
-        .at[first, second]
-        .set(s)
-        .at[second, first]
-        .set(-s)
-    )
 
 
 def _parse_group(where: str, group: Mapping[str, Any]) -> dict[str, Any]:
