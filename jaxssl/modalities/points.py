@@ -25,8 +25,8 @@ def views(group: Mapping[str, Any], *, field: Field, data: Any, where: str) -> M
     """A function (keys [B, V], x [B, P, 3]) -> views float32 [B, V, L, 3], one for each key.
 
     A group has `count` (its number of views V) and transforms, each a dict of the fields of its
-    class in `points_transforms`; for `mirror` a number alone is the probability. A transform that is absent, or None,
-    is off. The order is fixed: crop and points (one choice of points; where a crop keeps fewer than
+    class in `points_transforms`; for `mirror` a number alone is the probability. A transform that
+    is absent, or None, is off. The order is fixed: crop and points (one choice of points; where a crop keeps fewer than
     are asked for, some come twice), rotation, scale, mirror; centred and scaled into the unit ball;
     jitter. Each transform draws from a key folded with its own name.
 

@@ -81,7 +81,7 @@ def test_a_view_follows_its_sample_through_any_order(kind):
 def test_without_transforms_a_view_is_the_plain_one():
     plain = np.asarray(series.plain(jnp.asarray(X), data=DATA))
     np.testing.assert_allclose(plain, (X - 0.5) / 2, rtol=1e-6)
-    np.testing.assert_allclose(views_of("series")[:, 1], plain, atol=1e-6)
+    np.testing.assert_allclose(views_of("series")[:, 1], plain, atol=1e-5)
     np.testing.assert_allclose(views_of("points")[:, 1], points.plain(CLOUDS, data={}), atol=1e-6)
 
 
@@ -103,18 +103,17 @@ def test_at_no_strength_nothing_changes(kind, nothing):
 def test_series_are_changed_as_each_transform_says():
     plain = views_of("series")
     flipped = views_of("series", flip=1.0)
-    np.testing.assert_allclose(flipped, plain[:, :, ::-1], atol=1e-6) if np.allclose(
-        np.sort(flipped, 2), np.sort(plain, 2), atol=1e-6
-    ) else np.testing.assert_allclose(flipped, -plain, atol=1e-6)
-    none = views_of("series", channel_dropout=0.999)
-    assert np.all((none == 0).all(2) | np.isclose(none, plain).all(2))
+    np.testing.assert_allclose(flipped, -plain, atol=1e-6)
+    dropped = views_of("series", channel_dropout=0.5)
+    gone, kept = (dropped == 0).all(2), np.isclose(dropped, plain, atol=1e-5).all(2)
+    assert np.all(gone | kept) and gone.any() and kept.any()
     ramp = np.broadcast_to(np.linspace(0, 1, 40, dtype=np.float32)[:, None], (6, 40, 3))
     part = views_of("series", x=ramp, data={"mean": 0.0, "std": 1.0}, crop={"scale": (0.5, 0.5)})
     np.testing.assert_allclose(part[:, :, -1] - part[:, :, 0], 0.5, atol=1e-5)
     pieces = views_of("series", x=ramp, data={"mean": 0.0, "std": 1.0}, permutation={})
-    np.testing.assert_allclose(
-        np.sort(pieces, 2), np.sort(ramp[:, None] + 0 * pieces, 2), atol=1e-5
-    )
+    whole = np.broadcast_to(ramp[:, None], pieces.shape)
+    np.testing.assert_allclose(np.sort(pieces, 2), whole, atol=1e-5)
+    assert np.abs(pieces - whole).max() > 0.1
 
 
 def test_points_are_moved_as_each_transform_says():
