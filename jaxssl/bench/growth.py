@@ -15,7 +15,7 @@ from jaxssl import losses
 from jaxssl.bench.measure import Measure
 from jaxssl.bench.workload import Workload
 from jaxssl.config import recipes
-from jaxssl.evals.features import Placed
+from jaxssl.evals.features import DeviceFeatures
 from jaxssl.evals.probes import knn
 from jaxssl.plan import flops
 
@@ -87,7 +87,7 @@ def of_losses() -> dict[str, Callable[[int], Cost]]:
         chunk, f32 = knn.PROTOCOL["chunk"], jnp.float32
         of_bank = (((n, WIDTH), f32), ((n,), jnp.int32), ((n,), f32))
         of_queries = (((WIDTH,), f32), ((), jnp.int32), ((), f32))
-        bank: Any = Placed(*(jax.ShapeDtypeStruct(s, kind) for s, kind in of_bank))  # type: ignore
+        bank: Any = DeviceFeatures(*(jax.ShapeDtypeStruct(s, kind) for s, kind in of_bank))  # type: ignore
         asked = [jax.ShapeDtypeStruct((n // chunk, chunk, *s), kind) for s, kind in of_queries]
         vote = lambda bank, *asked: knn.hits(bank, *asked, 0.07, k=20, num_classes=10)
         return cost(vote, bank, *asked)

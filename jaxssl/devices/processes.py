@@ -72,7 +72,7 @@ def settings(flags: Mapping[str, str | None], environment: Mapping[str, str]) ->
     >>> settings({"processes": "2", "process": "1"}, {"JAX_COORDINATOR_ADDRESS": "host:1234"})[:3]
     ('host:1234', 2, 1)
     """
-    given = _Given(flags, environment)
+    given = _Settings(flags, environment)
     cluster = given.text("cluster")
     if cluster not in (None, "none", *CLUSTERS):
         raise ConfigError(f"{given.shown('cluster')}: {near(cluster, ('none', *CLUSTERS))[2:]}")
@@ -241,7 +241,7 @@ def _traceback_and_leave(
     leave(1)
 
 
-class _Given:
+class _Settings:
     """The values of FLAGS, and what to call them in an error."""
 
     def __init__(self, flags: Mapping[str, str | None], environment: Mapping[str, str]) -> None:

@@ -34,7 +34,7 @@ LEAST = {"every_steps": 0, "bank": 0, "test": 0, "batch_size": 1, "size": 0}
 LOOP = (*LEAST, "encoder", "output", "calibration_batches")
 
 
-class Judged(Protocol):
+class EncoderUnderTest(Protocol):
     """What `evaluate` needs of a `Subject`."""
 
     num_classes: int
@@ -85,7 +85,7 @@ def validate(evals: Mapping[str, Any]) -> None:
 
 def run(
     evals: Mapping[str, Any],
-    subjects: Mapping[str, Judged],
+    subjects: Mapping[str, EncoderUnderTest],
     begins: Callable[[str], None] = lambda piece: None,
 ) -> dict[str, dict[str, Any]]:
     """Runs every evaluator of features, or of an encoder, on every subject.

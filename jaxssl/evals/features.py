@@ -32,7 +32,7 @@ class Features:
     index: np.ndarray
 
 
-class Placed(NamedTuple):
+class DeviceFeatures(NamedTuple):
     """Features on the device, N padded to a multiple of the shards and sharded over the batch axes.
 
     Attributes:
@@ -164,7 +164,7 @@ def to_host(array: jax.Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
-def place(features: Features, multiple: int = 1) -> Placed:
+def place(features: Features, multiple: int = 1) -> DeviceFeatures:
     """Features on the device, sharded over the mesh that is set (`jax.set_mesh`), if one is.
 
     The rows of every shard are a multiple of `multiple`.
@@ -180,7 +180,7 @@ def place(features: Features, multiple: int = 1) -> Placed:
         return jax.make_array_from_callback(array.shape, sharding, lambda where: array[where])
 
     present = np.ones(len(features.x), np.float32)
-    return Placed(put(features.x), put(features.y), put(present))
+    return DeviceFeatures(put(features.x), put(features.y), put(present))
 
 
 def replicate(array: np.ndarray) -> jax.Array:

@@ -63,7 +63,7 @@ class Setting(NamedTuple):
         return self.grid
 
 
-class Given(NamedTuple):
+class MaskInput(NamedTuple):
     """What a mask may look at in a step.
 
     Attributes:
@@ -91,7 +91,7 @@ class Mask(NamedTuple):
       metrics: (what it read, its fields) -> scalars to report.
     """
 
-    hide: Callable[[Given], Fields]
+    hide: Callable[[MaskInput], Fields]
     fields: tuple[str, ...]
     reads: str = ""
     metrics: Callable[[jax.Array, Fields], Fields] | None = None

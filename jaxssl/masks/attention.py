@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxssl.config.by_name import check_choice
 from jaxssl.config.errors import ConfigError
-from jaxssl.masks import Fields, Given, Mask, Setting, counts, each, hide_first, ranks
+from jaxssl.masks import Fields, Mask, MaskInput, Setting, counts, each, hide_first, ranks
 
 KINDS = ("high", "low", "hints")
 
@@ -62,7 +62,7 @@ def build(
         noise = jax.random.uniform(key, (total,))
         return mask & ~hide_first(ranks(jnp.where(rank < top, noise, 2.0)), revealed)
 
-    def hide(given: Given) -> Fields:
+    def hide(given: MaskInput) -> Fields:
         assert given.seen is not None
         seen = jax.lax.stop_gradient(given.seen)
         if seen.shape[-1] <= total:

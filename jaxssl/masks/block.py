@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.config.errors import ConfigError
-from jaxssl.masks import Fields, Given, Mask, Setting, counts, each, hide_first, ranks
+from jaxssl.masks import Fields, Mask, MaskInput, Setting, counts, each, hide_first, ranks
 
 
 def build(
@@ -75,7 +75,7 @@ def build(
         order = jnp.where(first == candidates, first + noise, first + within)
         return hide_first(ranks(order), number)
 
-    def hide(given: Given) -> Fields:
+    def hide(given: MaskInput) -> Fields:
         return count.fields(each(draw, given.keys, count.draw(given)))
 
     return Mask(hide, count.names)

@@ -10,7 +10,7 @@ from jaxssl.config import schedules
 from jaxssl.config.by_name import check_choice
 from jaxssl.config.errors import ConfigError
 from jaxssl.config.naming import fold_name
-from jaxssl.masks import HOWS, Fields, Given, dropped
+from jaxssl.masks import HOWS, Fields, MaskInput, dropped
 
 PER = ("view", "batch")
 
@@ -24,7 +24,7 @@ class Count(NamedTuple):
       kept: what is left where the number is always the same, else None.
     """
 
-    draw: Callable[[Given], jax.Array]
+    draw: Callable[[MaskInput], jax.Array]
     how: str
     kept: int | None
 
@@ -85,7 +85,7 @@ def parse(
         return Count(lambda given: jnp.full(given.keys.shape, total - kept), how, kept)
     schedule = schedules.make(0.0 if drawn else ratio, steps, field="ratio")
 
-    def draw(given: Given) -> jax.Array:
+    def draw(given: MaskInput) -> jax.Array:
         fraction = jnp.broadcast_to(schedule(given.step), given.keys.shape)
         if drawn:
             low, high = bounds

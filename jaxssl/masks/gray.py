@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jaxssl.config.errors import ConfigError
-from jaxssl.masks import Fields, Given, Mask, Setting
+from jaxssl.masks import Fields, Mask, MaskInput, Setting
 from jaxssl.modalities.image.colour import LUMA
 
 
@@ -17,7 +17,7 @@ def build(*, setting: Setting) -> Mask:
     """
     mean, std = jnp.asarray(setting.mean), jnp.asarray(setting.std)
 
-    def hide(given: Given) -> Fields:
+    def hide(given: MaskInput) -> Fields:
         if given.x.shape[-1] != 3:
             raise ConfigError(f"masks: gray needs 3 channels, found {given.x.shape[-1]}")
         luminance = ((given.x * std + mean) @ jnp.asarray(LUMA))[..., None]

@@ -6,7 +6,7 @@ from einops import rearrange
 
 from jaxssl.config.errors import ConfigError
 from jaxssl.config.naming import fold_name
-from jaxssl.masks import Fields, Given, Mask, Setting, each
+from jaxssl.masks import Fields, Mask, MaskInput, Setting, each
 
 MOST = 512  # rectangles of a view, should the area not be reached before
 
@@ -52,7 +52,7 @@ def build(
     if align < 1:
         raise ConfigError(f"align: found {align}, expected at least 1 pixel")
 
-    def hide(given: Given) -> Fields:
+    def hide(given: MaskInput) -> Fields:
         batch, _, height, width, _ = given.x.shape
         most = [max(align, int(side * n)) for n in (height, width)]
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxssl.config.errors import ConfigError
 from jaxssl.config.naming import fold_name
-from jaxssl.masks import Fields, Given, Mask, Setting, each, ranks
+from jaxssl.masks import Fields, Mask, MaskInput, Setting, each, ranks
 
 SHAPES = 1024  # draws of the size that are looked at for the least number of patches
 
@@ -76,7 +76,7 @@ def build(
         down, right = rows - top, columns - left
         return (down >= 0) & (down < tall) & (right >= 0) & (right < wide)
 
-    def hide(given: Given) -> Fields:
+    def hide(given: MaskInput) -> Fields:
         u, v = jax.random.uniform(fold_name(given.key, "size"), (2,))
         area = jnp.floor(total * (context[0] + v * (context[1] - context[0])))
         target, around = target_sides(u), sides(area, jnp.ones(()))

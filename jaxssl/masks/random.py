@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxssl.config.errors import ConfigError
-from jaxssl.masks import Fields, Given, Mask, Setting, counts, each, hide_first, ranks
+from jaxssl.masks import Fields, Mask, MaskInput, Setting, counts, each, hide_first, ranks
 
 
 def build(
@@ -53,7 +53,7 @@ def build(
     units = math.prod(coarse)
     count = counts.parse(units, ratio, how, setting.steps, per, probability, up=True)
 
-    def hide(given: Given) -> Fields:
+    def hide(given: MaskInput) -> Fields:
         def draw(key: jax.Array, number: jax.Array) -> jax.Array:
             noise = jax.random.uniform(key, (units,))
             return hide_first(ranks(noise), number)[unit_of]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.config.errors import ConfigError
-from jaxssl.masks import Fields, Given, Mask, Setting, each
+from jaxssl.masks import Fields, Mask, MaskInput, Setting, each
 
 
 def build(*, setting: Setting, side: float = 0.5, place: str = "center", fill: float = 0.0) -> Mask:
@@ -28,7 +28,7 @@ def build(*, setting: Setting, side: float = 0.5, place: str = "center", fill: f
     if place not in ("center", "random"):
         raise ConfigError(f"place: found {place!r}, expected 'center' or 'random'")
 
-    def hide(given: Given) -> Fields:
+    def hide(given: MaskInput) -> Fields:
         height, width = given.x.shape[2:4]
         size = jnp.array([round(side * height), round(side * width)])
         free = jnp.array([height, width]) - size

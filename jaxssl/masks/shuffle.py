@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxssl.config.errors import ConfigError
 from jaxssl.config.naming import fold_name
-from jaxssl.masks import Fields, Given, Mask, Setting
+from jaxssl.masks import Fields, Mask, MaskInput, Setting
 
 
 def build(*, setting: Setting, count: int) -> Mask:
@@ -26,7 +26,7 @@ def build(*, setting: Setting, count: int) -> Mask:
     if count < 2:
         raise ConfigError(f"count: found {count}, expected at least 2 permutations")
 
-    def hide(given: Given) -> Fields:
+    def hide(given: MaskInput) -> Fields:
         # One for all views of a sample: the key of the first.
         draw = lambda key: jax.random.randint(fold_name(key, "order"), (), 0, count)
         order = jax.vmap(draw)(given.keys[:, 0])

@@ -15,7 +15,7 @@ from jaxssl.config.by_name import build_by_name
 from jaxssl.method import Batch, Info, PyTree
 
 
-class Seen(NamedTuple):
+class MemoryInput(NamedTuple):
     """What a memory may look at in a step.
 
     Attributes:
@@ -41,8 +41,8 @@ class Memory(NamedTuple):
     """
 
     init: Callable[[jax.Array, tuple[int, ...]], PyTree]
-    read: Callable[[PyTree, Seen], Any]
-    update: Callable[[PyTree, Seen], PyTree]
+    read: Callable[[PyTree, MemoryInput], Any]
+    update: Callable[[PyTree, MemoryInput], PyTree]
 
 
 def build(config: Mapping[str, Any], *, views: int, info: Info, field: str) -> Memory:

@@ -3,7 +3,7 @@
 import jax
 
 from jaxssl.losses.vectors import unit
-from jaxssl.memories import Memory, Seen
+from jaxssl.memories import Memory, MemoryInput
 from jaxssl.memories.center import check_momentum
 from jaxssl.memories.queue import random_corners
 from jaxssl.method import Info
@@ -27,7 +27,7 @@ def build(*, views: int, info: Info, momentum: float = 0.5) -> Memory:
     def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return random_corners(key, (info.num_samples, shape[-1]))
 
-    def update(state: jax.Array, seen: Seen) -> jax.Array:
+    def update(state: jax.Array, seen: MemoryInput) -> jax.Array:
         index = seen.batch["index"]
         new = momentum * state[index] + (1 - momentum) * unit(seen.stack.mean(0))
         return state.at[index].set(unit(new))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.config.errors import ConfigError
-from jaxssl.memories import Memory, Seen
+from jaxssl.memories import Memory, MemoryInput
 from jaxssl.method import Info
 
 
@@ -22,7 +22,7 @@ def build(*, views: int, info: Info, momentum: float = 0.9) -> Memory:
     del views, info
     check_momentum(momentum)
 
-    def update(state: jax.Array, seen: Seen) -> jax.Array:
+    def update(state: jax.Array, seen: MemoryInput) -> jax.Array:
         rows = tuple(range(seen.stack.ndim - 1))
         return momentum * state + (1 - momentum) * seen.stack.mean(rows)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxssl.config.by_name import check_positive
 from jaxssl.config.errors import ConfigError
 from jaxssl.losses.vectors import unit
-from jaxssl.memories import Memory, Seen
+from jaxssl.memories import Memory, MemoryInput
 from jaxssl.method import Info
 
 State = dict[str, jax.Array]
@@ -66,21 +66,21 @@ def build(
             "codes": jnp.full((heads, length), -1, jnp.int32),
         }
 
-    def started(state: State, seen: Seen) -> jax.Array:
+    def started(state: State, seen: MemoryInput) -> jax.Array:
         """The centroids of the state, or at the first step those of its batch."""
         batch = unit(seen.stack)
         weights = jnp.ones(batch.shape[1])
         cluster = lambda: k_means(seen.key, batch, weights, heads, count, iterations)[0]
         return jax.lax.cond(seen.step == 0, cluster, lambda: state["centroids"])
 
-    def read(state: State, seen: Seen) -> tuple[jax.Array, jax.Array]:
+    def read(state: State, seen: MemoryInput) -> tuple[jax.Array, jax.Array]:
         centroids = started(state, seen)
         codes = state["codes"][:, seen.batch["index"]]
         batch = unit(seen.stack)
         now = jnp.stack([nearest(batch[h % views], centroids[h]) for h in range(heads)])
         return centroids, jnp.where(codes < 0, now, codes)
 
-    def update(state: State, seen: Seen) -> State:
+    def update(state: State, seen: MemoryInput) -> State:
         index = seen.batch["index"]
         table = state["table"].at[:, index].set(unit(seen.stack))
         known = state["seen"].at[index].set(True)

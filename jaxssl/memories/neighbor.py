@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.losses.vectors import unit
-from jaxssl.memories import Memory, Seen, queue
+from jaxssl.memories import Memory, MemoryInput, queue
 from jaxssl.method import Info
 
 
@@ -26,10 +26,10 @@ def build(*, views: int, info: Info, size: int) -> Memory:
     del views
     past = queue.build(views=1, info=info, size=size)
 
-    def first(seen: Seen) -> Seen:
+    def first(seen: MemoryInput) -> MemoryInput:
         return seen._replace(stack=seen.stack[:1])
 
-    def read(state: Any, seen: Seen) -> jax.Array:
+    def read(state: Any, seen: MemoryInput) -> jax.Array:
         rows = past.read(state, first(seen))
         # Of near ties, rounding in low precision would pick others than float32 does.
         cosines = jnp.einsum(
@@ -37,7 +37,7 @@ def build(*, views: int, info: Info, size: int) -> Memory:
         )
         return rows[jnp.argmax(cosines, axis=-1)]
 
-    def update(state: Any, seen: Seen) -> Any:
+    def update(state: Any, seen: MemoryInput) -> Any:
         return past.update(state, first(seen))
 
     return Memory(past.init, read, update)

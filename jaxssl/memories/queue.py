@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxssl.config.by_name import check_choice, check_positive
 from jaxssl.config.errors import ConfigError
 from jaxssl.losses.vectors import unit
-from jaxssl.memories import Memory, Seen
+from jaxssl.memories import Memory, MemoryInput
 from jaxssl.method import Info
 
 LAYOUTS = ("rows", "columns")
@@ -55,11 +55,11 @@ def build(
         rows = random_corners(key, (queues, size, shape[-1]))
         return {"rows": rows, "at": jnp.zeros((), jnp.int32)}
 
-    def read(state: Any, seen: Seen) -> jax.Array:
+    def read(state: Any, seen: MemoryInput) -> jax.Array:
         rows = state["rows"] if per_view else state["rows"][0]
         return rows if layout == "rows" else jnp.swapaxes(rows, -1, -2)
 
-    def update(state: Any, seen: Seen) -> dict[str, jax.Array]:
+    def update(state: Any, seen: MemoryInput) -> dict[str, jax.Array]:
         pattern = "v b p -> v b p" if per_view else "v b p -> 1 (b v) p"
         new = rearrange(unit(seen.stack) if normalize else seen.stack, pattern)
         rows = jax.lax.dynamic_update_slice(state["rows"], new, (0, state["at"], 0))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxssl.losses.vectors import unit
-from jaxssl.memories import Memory, Seen
+from jaxssl.memories import Memory, MemoryInput
 from jaxssl.memories.center import check_momentum
 from jaxssl.method import Info
 
@@ -23,7 +23,7 @@ def build(*, views: int, info: Info, momentum: float = 0.9) -> Memory:
     del views, info
     check_momentum(momentum)
 
-    def update(state: jax.Array, seen: Seen) -> jax.Array:
+    def update(state: jax.Array, seen: MemoryInput) -> jax.Array:
         u = unit(seen.stack)
         moment = jnp.einsum("vbp,vbq->pq", u, u) / (u.shape[0] * u.shape[1])
         return momentum * state + (1 - momentum) * moment

@@ -41,7 +41,7 @@ from jaxssl import losses, optim
 from jaxssl.config import schedules
 from jaxssl.config.errors import ConfigError
 from jaxssl.config.naming import fold_name
-from jaxssl.memories import Seen, center
+from jaxssl.memories import MemoryInput, center
 from jaxssl.method import Aux, Batch, Context, Info, Method, Optimizer, PyTree, Readout
 from jaxssl.methods import mokd_sides
 from jaxssl.methods import toolkit as checks
@@ -154,7 +154,9 @@ class Pair:
             sharpened = (targets["self"] - own_centers["self"]) / side.temperature(step)
             metrics[f"{name}_teacher_entropy"] = _entropy(sharpened)
             moved[name] = {
-                use: self._centers.update(own_centers[use], Seen(targets[use], batch, key, step))
+                use: self._centers.update(
+                    own_centers[use], MemoryInput(targets[use], batch, key, step)
+                )
                 for use in CENTERS
             }
         next_extra = {"batch_stats": {"student": after, **taught.stats}, "centers": moved}
@@ -192,7 +194,7 @@ class Pair:
         statistics: Mapping[str, PyTree],
         plain: Any,
         pooled: Mapping[str, jax.Array],
-    ) -> "Taught":
+    ) -> "Lesson":
         """What each teacher gives, also to the questions of the other's student."""
         outputs, found, after = {}, {}, {}
         inputs = {GLOBAL: self._joined(plain)[GLOBAL]}
@@ -205,7 +207,7 @@ class Pair:
             queries = asker.describe(params, pooled[asker.name])
             tokens = outputs[name]["tokens"][GLOBAL][:, 0]
             found[name] = side.find(frozen, tokens, jax.lax.stop_gradient(queries))
-        return Taught(outputs, found, after)
+        return Lesson(outputs, found, after)
 
     def _terms(
         self,
@@ -240,7 +242,7 @@ class Pair:
         return terms
 
 
-class Taught(NamedTuple):
+class Lesson(NamedTuple):
     """What the teachers give: outputs by network, what each found for the other's student, and
     their next batch statistics."""
 

@@ -55,7 +55,7 @@ FOLLOWS = ("encoder", "projector", "projector2")
 GROUPS = {"strong": (2, 64), "weak": (1, 1), "pool": (1, 64)}
 
 
-class _Given(nn.Module):
+class _Inputs(nn.Module):
     """The encoder of samples that are representations already."""
 
     @nn.compact
@@ -76,7 +76,7 @@ def build(config: Any, info: Info) -> Method:
     k = _neighbors(options["neighbors"], info.global_batch, len(ids["pool"]))
     weight = _weight(options, info)
     networks = _networks(config)
-    on_representations = networks._replace(encoder=_Given())
+    on_representations = networks._replace(encoder=_Inputs())
     teacher_name, teacher = _teacher(config, info)
 
     def init(key: jax.Array, batch: Batch) -> tuple[PyTree, PyTree]:

@@ -43,7 +43,7 @@ from jaxssl.devices.chunking import chunked
 from jaxssl.devices.sharding import batch_sharded
 from jaxssl.losses.bags import POOLS
 from jaxssl.losses.vectors import unit
-from jaxssl.memories import Memory, Seen, queue
+from jaxssl.memories import Memory, MemoryInput, queue
 from jaxssl.method import Aux, Batch, Context, Info, Method, PyTree, Teacher
 from jaxssl.methods import toolkit as checks
 from jaxssl.methods.composed import outputs as encode
@@ -231,8 +231,8 @@ def _inside(stages: Any, level: int, options: Mapping[str, Any]) -> jax.Array:
     return x[:, border : x.shape[1] - border, border : x.shape[2] - border].astype(jnp.float32)
 
 
-def _seen(rows: jax.Array, batch: Batch, key: jax.Array, step: jax.Array) -> Seen:
-    return Seen(rows[None], batch, key, step)
+def _seen(rows: jax.Array, batch: Batch, key: jax.Array, step: jax.Array) -> MemoryInput:
+    return MemoryInput(rows[None], batch, key, step)
 
 
 def _per_sample(key: jax.Array, index: jax.Array) -> jax.Array:

@@ -26,9 +26,9 @@ def views(group: Mapping[str, Any], *, field: Field, data: Any, where: str) -> M
 
     A group has `count` (its number of views V) and transforms, each a dict of the fields of its
     class in `points_transforms`; for `mirror` a number alone is the probability. A transform that
-    is absent, or None, is off. The order is fixed: crop and points (one choice of points; where a crop keeps fewer than
-    are asked for, some come twice), rotation, scale, mirror; centred and scaled into the unit ball;
-    jitter. Each transform draws from a key folded with its own name.
+    is absent, or None, is off. The order is fixed: crop and points (one choice of points; where a
+    crop keeps fewer than are asked for, some come twice), rotation, scale, mirror; centred and
+    scaled into the unit ball; jitter. Each transform draws from a key folded with its own name.
 
     Args:
       group: {"count", transform: fields, ...}.

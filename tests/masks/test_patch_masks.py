@@ -9,7 +9,7 @@ import pytest
 
 from jaxssl import masks
 from jaxssl.config.errors import ConfigError
-from jaxssl.masks import Given, Setting
+from jaxssl.masks import MaskInput, Setting
 
 PLAIN = Setting((14, 14), 100)
 SMALL = Setting((4, 4), 100)
@@ -19,7 +19,7 @@ def given(batch=64, views=2, seed=0, step=0, seen=None):
     key = jax.random.key(seed)
     keys = jax.random.split(key, (batch, views))
     x = jnp.zeros((batch, views, 1, 1, 1))
-    return Given(x, keys, jax.random.fold_in(key, 1), jnp.int32(step), seen)
+    return MaskInput(x, keys, jax.random.fold_in(key, 1), jnp.int32(step), seen)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import pytest
 
 from jaxssl import losses, masks
 from jaxssl.config.errors import ConfigError
-from jaxssl.masks import Given, Setting
+from jaxssl.masks import MaskInput, Setting
 from jaxssl.targets.pixels import patchify
 
 B, V, SIDE, C = 6, 2, 16, 3
@@ -26,7 +26,7 @@ def given(first=0):
     pixels = np.random.default_rng(0).uniform(1, 2, (B + 2, V, SIDE, SIDE, C))
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(jax.random.key(1), i), V))
     x = jnp.asarray(pixels[first : first + B], jnp.float32)
-    return Given(x, keys(first + jnp.arange(B)), jax.random.key(2), jnp.int32(0))
+    return MaskInput(x, keys(first + jnp.arange(B)), jax.random.key(2), jnp.int32(0))
 
 
 @functools.cache

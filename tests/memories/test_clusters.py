@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxssl import memories
 from jaxssl.config.errors import ConfigError
-from jaxssl.memories import Seen, clusters
+from jaxssl.memories import MemoryInput, clusters
 from jaxssl.method import Info
 
 INFO = Info({}, num_samples=32, num_classes=0, steps=8, steps_per_epoch=4, global_batch=8)
@@ -33,7 +33,9 @@ def make(**fields):
 
 
 def seen(step, tables, index):
-    return Seen(jnp.asarray(tables[:, index]), {"index": jnp.asarray(index)}, KEY, jnp.int32(step))
+    return MemoryInput(
+        jnp.asarray(tables[:, index]), {"index": jnp.asarray(index)}, KEY, jnp.int32(step)
+    )
 
 
 def through(memory, state, steps, tables):

@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxssl import memories
 from jaxssl.config.errors import ConfigError
-from jaxssl.memories import Seen
+from jaxssl.memories import MemoryInput
 from jaxssl.method import Info
 
 INFO = Info({}, num_samples=32, num_classes=0, steps=8, steps_per_epoch=4, global_batch=8)
@@ -33,7 +33,7 @@ def stack_of(step, views=2):
 
 def seen(step, views=2):
     index = jnp.asarray(np.random.default_rng(99 + step).permutation(32)[:8])
-    return Seen(jnp.asarray(stack_of(step, views)), {"index": index}, KEY, jnp.int32(step))
+    return MemoryInput(jnp.asarray(stack_of(step, views)), {"index": index}, KEY, jnp.int32(step))
 
 
 def after(memory, steps, views=2):
@@ -54,7 +54,7 @@ def test_eight_devices_remember_what_one_does(config):
     many = one = memory.init(KEY, (2, 8, 4))
     read, update = jax.jit(memory.read), jax.jit(memory.update)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    split = Seen(
+    split = MemoryInput(
         NamedSharding(mesh, PartitionSpec(None, "data")),
         {"index": NamedSharding(mesh, PartitionSpec("data"))},
         *[NamedSharding(mesh, PartitionSpec())] * 2,

@@ -197,7 +197,7 @@ def test_attmask_hides_what_the_teacher_attends_to(kind, share):
     scores = 1.5 * np.random.default_rng(1).normal(size=(B, 2, 3, 17, 17))
     seen = jax.nn.softmax(jnp.asarray(scores), axis=-1)
     keys = jax.random.split(KEY, (B, 2))
-    given = masks.Given(jnp.zeros((B, 2, 16, 16, 1)), keys, KEY, jnp.int32(0), seen)
+    given = masks.MaskInput(jnp.zeros((B, 2, 16, 16, 1)), keys, KEY, jnp.int32(0), seen)
     hidden = np.asarray(mask.hide(given)["mask"])
     assert hidden.sum(-1).tolist() == [[3 if kind == "hints" else 4] * 2] * B
     weights = np.asarray(seen.mean(2)[:, :, 0, 1:])

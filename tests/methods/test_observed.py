@@ -10,12 +10,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxssl.method import Aux, Method
 from jaxssl.methods.composed import teacher_metrics as observed
 from jaxssl.methods.composed import terms
-from jaxssl.methods.composed.arguments import Known, Scene
+from jaxssl.methods.composed.arguments import OutputSpec, Scene
 from jaxssl.step import Phase, alternating, two_step
 
 B, P = 16, 6
 IDS = {"global": (0, 1), "local": (2,)}
-KNOWN = Known(
+KNOWN = OutputSpec(
     IDS,
     {"": ("global", "local"), "input": ("global", "local"), "ema": ("global",)},
     dict.fromkeys(("", "ema"), ("projection", "scores", "tokens")),

@@ -15,7 +15,7 @@ from jaxssl.config.errors import ConfigError
 from jaxssl.config.load import merged
 from jaxssl.data.images import image_fields
 from jaxssl.losses import fooling_error, inpainting_error, telling_error
-from jaxssl.masks import Given, Setting
+from jaxssl.masks import MaskInput, Setting
 from jaxssl.method import Context, Info
 from jaxssl.program import find_family
 from jaxssl.state import example_batch
@@ -64,7 +64,7 @@ def hidden_of(config, grid, views=1):
     (entry,) = config.masks.values()
     mask = masks.build(entry.to_dict(), setting=Setting(grid, 10), field="masks.m")
     keys = jax.random.split(KEY, (B, views))
-    given = Given(jnp.zeros((B, views, 1, 1, 1)), keys, KEY, jnp.int32(0))
+    given = MaskInput(jnp.zeros((B, views, 1, 1, 1)), keys, KEY, jnp.int32(0))
     return {name: np.asarray(x) for name, x in mask.hide(given).items()}
 
 

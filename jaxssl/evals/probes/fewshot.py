@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxssl.config.errors import ConfigError
-from jaxssl.evals.features import Features, Placed, place, replicate, standardise, to_host
+from jaxssl.evals.features import DeviceFeatures, Features, place, replicate, standardise, to_host
 from jaxssl.evals.probes import logistic
 
 PROTOCOL: dict[str, Any] = {
@@ -98,7 +98,7 @@ def _correct(
     x: jax.Array,
     y: jax.Array,
     weight: jax.Array,
-    test: Placed,
+    test: DeviceFeatures,
     c: jax.Array,
     *,
     num_classes: int,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxssl.evals.features import Features, Placed, place, replicate
+from jaxssl.evals.features import DeviceFeatures, Features, place, replicate
 from jaxssl.evals.protocol import check_bank
 from jaxssl.losses.vectors import unit
 
@@ -71,7 +71,7 @@ def _chunks(test: Features, chunk: int) -> tuple[jax.Array, jax.Array, jax.Array
 
 @functools.partial(jax.jit, static_argnames=("k", "num_classes"))
 def hits(
-    train: Placed,
+    train: DeviceFeatures,
     queries: jax.Array,
     labels: jax.Array,
     weight: jax.Array,

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from jaxssl.config.errors import ConfigError, near
-from jaxssl.evals.features import Features, Placed, place, replicate, standardise, to_host
+from jaxssl.evals.features import DeviceFeatures, Features, place, replicate, standardise, to_host
 from jaxssl.evals.probes.logistic import Linear
 
 # Four a decade, 1e-4 ... 5.62, written out to three digits: the protocol id hashes them.
@@ -109,7 +109,7 @@ def split(bank: Features, seed: int) -> tuple[Features, Features]:
     jax.jit, static_argnames=("num_samples", "num_classes", "optimizer", "epochs", "batch_size")
 )
 def probes(
-    bank: Placed,
+    bank: DeviceFeatures,
     rates: jax.Array,
     seed: jax.Array | int,
     weight_decay: jax.Array | float,
@@ -180,7 +180,7 @@ def _is_weight(model: Any) -> Any:
 
 
 @jax.jit
-def _correct(models: Linear, which: jax.Array, bank: Placed) -> jax.Array:
+def _correct(models: Linear, which: jax.Array, bank: DeviceFeatures) -> jax.Array:
     """How many samples each of the probes at `which` gets right; -1 for one that diverged."""
 
     def score(i: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxssl.evals.features import Placed
+from jaxssl.evals.features import DeviceFeatures
 
 
 class Linear(NamedTuple):
@@ -79,7 +79,12 @@ def fit(
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "max_iterations"))
 def correct(
-    train: Placed, test: Placed, c: jax.Array, *, num_classes: int, max_iterations: int
+    train: DeviceFeatures,
+    test: DeviceFeatures,
+    c: jax.Array,
+    *,
+    num_classes: int,
+    max_iterations: int,
 ) -> jax.Array:
     """How many test samples the classifier of the train bank gets right; arguments as of `fit`."""
     model = fit(*train, num_classes=num_classes, c=c, max_iterations=max_iterations)

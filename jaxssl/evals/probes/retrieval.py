@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxssl.config.errors import ConfigError
 from jaxssl.devices.sharding import batch_sharded
-from jaxssl.evals.features import Features, Placed, place, replicate, to_host
+from jaxssl.evals.features import DeviceFeatures, Features, place, replicate, to_host
 from jaxssl.evals.protocol import check_bank
 from jaxssl.losses.vectors import unit
 
@@ -72,7 +72,7 @@ def per_query(train: Features, test: Features, *, k: int, chunk: int) -> np.ndar
 
 
 @functools.partial(jax.jit, static_argnames="k")
-def _ranked(train: Placed, queries: jax.Array, labels: jax.Array, *, k: int) -> jax.Array:
+def _ranked(train: DeviceFeatures, queries: jax.Array, labels: jax.Array, *, k: int) -> jax.Array:
     """[chunks, chunk, 3]: average precision, precision at k and at 1."""
     bank = unit(train.x)
 

@@ -12,7 +12,7 @@ from einops import rearrange
 
 from jaxssl.config.errors import ConfigError, near
 from jaxssl.config.naming import fold_name
-from jaxssl.evals.features import Features, Placed, place, standardise
+from jaxssl.evals.features import DeviceFeatures, Features, place, standardise
 from jaxssl.evals.probes import logistic
 from jaxssl.evals.subject import Change, Subject
 from jaxssl.modalities.image import colour, geometry
@@ -263,7 +263,7 @@ def examine(
     with_classes = functools.partial(_fit, num_classes=subject.num_classes)
     model = with_classes(fitted, c, max_iterations=max_iterations)
 
-    def accuracy(bank: Placed) -> float:
+    def accuracy(bank: DeviceFeatures) -> float:
         return float(_correct(model, bank)) / len(clean.x)
 
     found = {"clean": accuracy(scored)}
@@ -324,12 +324,14 @@ def _corrupted(
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "max_iterations"))
-def _fit(train: Placed, c: jax.Array, *, num_classes: int, max_iterations: int) -> logistic.Linear:
+def _fit(
+    train: DeviceFeatures, c: jax.Array, *, num_classes: int, max_iterations: int
+) -> logistic.Linear:
     return logistic.fit(*train, num_classes=num_classes, c=c, max_iterations=max_iterations)
 
 
 @jax.jit
-def _correct(model: logistic.Linear, test: Placed) -> jax.Array:
+def _correct(model: logistic.Linear, test: DeviceFeatures) -> jax.Array:
     """How many test samples the classifier gets right."""
     return jnp.sum(test.weight * (jnp.argmax(model.logits(test.x), axis=-1) == test.y))
 

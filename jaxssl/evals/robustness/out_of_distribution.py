@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from jaxssl.config.errors import ConfigError
 from jaxssl.data import Source
-from jaxssl.evals.features import Features, Placed, place, replicate, to_host
+from jaxssl.evals.features import DeviceFeatures, Features, place, replicate, to_host
 from jaxssl.evals.protocol import check_bank
 from jaxssl.evals.subject import Subject, other_source
 from jaxssl.losses.vectors import unit
@@ -140,7 +140,7 @@ def neighbours(train: Features, x: np.ndarray, *, k: int, chunk: int) -> np.ndar
 
 
 @functools.partial(jax.jit, static_argnames="k")
-def _kth_cosine(train: Placed, queries: jax.Array, *, k: int) -> jax.Array:
+def _kth_cosine(train: DeviceFeatures, queries: jax.Array, *, k: int) -> jax.Array:
     """The k-th largest cosine with the bank, [chunks, chunk]."""
     bank = unit(train.x)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxssl.config.errors import ConfigError
-from jaxssl.evals.features import Features, Placed, place, replicate, standardise
+from jaxssl.evals.features import DeviceFeatures, Features, place, replicate, standardise
 from jaxssl.evals.probes import logistic
 
 PROTOCOL: dict[str, Any] = {
@@ -133,8 +133,8 @@ def stratified(y: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "max_iterations", "tolerance"))
 def _wrong(
-    train: Placed,
-    test: Placed,
+    train: DeviceFeatures,
+    test: DeviceFeatures,
     fitted: jax.Array,
     scored: jax.Array,
     *,
@@ -157,7 +157,7 @@ def _wrong(
         tolerance=tolerance,
     )
 
-    def count(bank: Placed, weight: jax.Array) -> jax.Array:
+    def count(bank: DeviceFeatures, weight: jax.Array) -> jax.Array:
         return jnp.sum(weight * (jnp.argmax(model.logits(bank.x), axis=-1) != bank.y))
 
     return count(train, scored), count(test, test.weight)

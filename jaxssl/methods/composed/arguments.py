@@ -28,7 +28,7 @@ from jaxssl import memories
 from jaxssl.config import schedules
 from jaxssl.config.errors import ConfigError, near
 from jaxssl.config.naming import fold_name, named_leaves
-from jaxssl.memories import Memory, Seen
+from jaxssl.memories import Memory, MemoryInput
 from jaxssl.method import Batch, Info, PyTree, of_stream
 
 SOURCES = ("batch", "mask", "memory", "output", "param", "table")
@@ -44,7 +44,7 @@ class Ref(NamedTuple):
     groups: tuple[str, ...]
 
 
-class Known(NamedTuple):
+class OutputSpec(NamedTuple):
     """The outputs that terms may name.
 
     Attributes:
@@ -141,7 +141,7 @@ class Scene(NamedTuple):
         return stack, sum((tuple(self.ids[g])[: found[g].shape[1]] for g in ref.groups), ())
 
 
-class Remembered(NamedTuple):
+class MemoryArgument(NamedTuple):
     """An argument that is a memory: its functions, the output it sees, a head on the way out, and
     the stream of the samples."""
 
@@ -158,7 +158,7 @@ class Source(NamedTuple):
     name: str
 
 
-class Hidden(NamedTuple):
+class MaskArgument(NamedTuple):
     """An argument from a mask: a field of the student's blocks, of the groups of the term."""
 
     field: str
@@ -173,10 +173,14 @@ class Constant(NamedTuple):
 
 _NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
 
-Argument = Any  # a number or string, a Schedule, a Source, a Hidden, a Ref, a Remembered ...
+Argument = (
+    Any  # a number or string, a Schedule, a Source, a MaskArgument, a Ref, a MemoryArgument ...
+)
 
 
-def parse(value: Any, field: str, info: Info, known: Known, default: Ref, student: Ref) -> Argument:
+def parse(
+    value: Any, field: str, info: Info, known: OutputSpec, default: Ref, student: Ref
+) -> Argument:
     """The argument that a field of a term describes.
 
     Args:
@@ -229,7 +233,9 @@ def check(argument: Argument, field: str, parameter: inspect.Parameter) -> None:
     """
     wanted = typing.get_args(parameter.annotation) or (parameter.annotation,)
     kinds = tuple(kind for kind in (bool, int, float, str) if kind in wanted)
-    if isinstance(argument, Source | Hidden | Ref | Remembered | Constant) or callable(argument):
+    if isinstance(argument, Source | MaskArgument | Ref | MemoryArgument | Constant) or callable(
+        argument
+    ):
         fits = not kinds or float in kinds
     elif argument is None:
         fits = type(None) in wanted
@@ -247,8 +253,8 @@ def check(argument: Argument, field: str, parameter: inspect.Parameter) -> None:
 
 
 def _remember(
-    name: str, fields: dict[str, Any], field: str, info: Info, known: Known, default: Ref
-) -> Remembered:
+    name: str, fields: dict[str, Any], field: str, info: Info, known: OutputSpec, default: Ref
+) -> MemoryArgument:
     head = fields.pop("head", "")
     if head and head not in known.heads:
         raise ConfigError(f"{field}.head: no head {head!r}{near(str(head), known.heads)}")
@@ -258,10 +264,12 @@ def _remember(
     memory = memories.build(
         {"memory": name, **fields}, views=views, info=info.of_stream(stream), field=field
     )
-    return Remembered(memory, of, head, stream)
+    return MemoryArgument(memory, of, head, stream)
 
 
-def _hidden(name: str, fields: dict[str, Any], field: str, known: Known, student: Ref) -> Hidden:
+def _hidden(
+    name: str, fields: dict[str, Any], field: str, known: OutputSpec, student: Ref
+) -> MaskArgument:
     if name not in known.masks:
         raise ConfigError(f"{field}.mask: no mask {name!r}{near(str(name), known.masks)}")
     given, groups = known.masks[name]
@@ -273,7 +281,7 @@ def _hidden(name: str, fields: dict[str, Any], field: str, known: Known, student
     for group in student.groups:
         if group not in groups:
             raise ConfigError(f"{field}.mask: {name!r} masks no views {group!r}")
-    return Hidden(chosen, student.groups)
+    return MaskArgument(chosen, student.groups)
 
 
 def _constant(name: Any, field: str, info: Info) -> Constant:
@@ -291,7 +299,7 @@ def _constant(name: Any, field: str, info: Info) -> Constant:
 
 def resolve(argument: Argument, scene: Scene, term: str, name: str) -> Any:
     """The value of an argument in a step."""
-    if isinstance(argument, Remembered):
+    if isinstance(argument, MemoryArgument):
         state = scene.memory[term][name]
         value = argument.memory.read(state, seen_by(argument, scene, term, name))
         value = jax.lax.stop_gradient(value)
@@ -306,7 +314,7 @@ def resolve(argument: Argument, scene: Scene, term: str, name: str) -> Any:
                 f"{near(argument.name, found)}"
             )
         return found[argument.name]
-    if isinstance(argument, Hidden):
+    if isinstance(argument, MaskArgument):
         views = [jnp.moveaxis(scene.blocks[g][argument.field], 1, 0) for g in argument.groups]
         return jnp.concatenate(views)
     if isinstance(argument, Ref):
@@ -317,14 +325,14 @@ def resolve(argument: Argument, scene: Scene, term: str, name: str) -> Any:
     return argument(scene.step) if callable(argument) else argument
 
 
-def update(argument: Remembered, scene: Scene, term: str, name: str) -> PyTree:
+def update(argument: MemoryArgument, scene: Scene, term: str, name: str) -> PyTree:
     """The next state of a memory."""
     state = scene.memory[term][name]
     return argument.memory.update(state, seen_by(argument, scene, term, name))
 
 
-def seen_by(argument: Remembered, scene: Scene, term: str, name: str) -> Seen:
+def seen_by(argument: MemoryArgument, scene: Scene, term: str, name: str) -> MemoryInput:
     """What a memory may look at in this step."""
     stack = jax.lax.stop_gradient(scene.stack(argument.of)[0])
     key = fold_name(scene.key, f"{term}/{name}")
-    return Seen(stack, of_stream(scene.batch, argument.stream), key, scene.step)
+    return MemoryInput(stack, of_stream(scene.batch, argument.stream), key, scene.step)

@@ -29,7 +29,7 @@ OPTIONS: Mapping[str, Any] = {"drop_path": 0.0, "mixed": ()}
 Block = dict[str, jax.Array]  # "x" [B, V, h, w, C], and what else a network takes
 
 
-class Hiding(NamedTuple):
+class GroupMasks(NamedTuple):
     """An entry of `config.masks`: the mask of each of its groups of views."""
 
     masks: Mapping[str, Mask]
@@ -103,7 +103,7 @@ class Blocks:
         if self.shapes[first] != self.shapes[second]:
             raise ConfigError(f"{field}: views of {first!r} and {second!r} differ in size")
 
-    def _hiding(self, name: str, config: Any, encoder: nn.Module, info: Info) -> Hiding:
+    def _hiding(self, name: str, config: Any, encoder: nn.Module, info: Info) -> GroupMasks:
         entry, field = config.masks[name].to_dict(), f"masks.{name}"
         groups = entry.pop("views", self.groups)
         groups = (groups,) if isinstance(groups, str) else tuple(groups)
@@ -118,14 +118,14 @@ class Blocks:
             raise ConfigError(f"{field}.views: found no group, expected at least one")
         taken = accepts(encoder)
         for given in ("tokens", "mask"):
-            if given in Hiding(built).fields and given not in taken:
+            if given in GroupMasks(built).fields and given not in taken:
                 raise ConfigError(
                     f"{field}.name: {entry['name']!r} gives {given!r}, which encoder "
                     f"{config.encoder.name!r} does not take"
                 )
-            if given == "tokens" and given in Hiding(built).fields:
+            if given == "tokens" and given in GroupMasks(built).fields:
                 break  # an encoder that is told what it sees needs no mask
-        return Hiding(built)
+        return GroupMasks(built)
 
     def _check_hidings(self) -> None:
         for group in self.groups:
@@ -192,7 +192,7 @@ class Blocks:
                     continue
                 read = seen(mask.reads, group) if mask.reads and seen else None
                 keys = self._keys(own, batch, group)
-                given = masks.Given(plain[group]["x"], keys, own, jnp.asarray(step), read)
+                given = masks.MaskInput(plain[group]["x"], keys, own, jnp.asarray(step), read)
                 found[group] |= jax.lax.stop_gradient(mask.hide(given))
         return found
 

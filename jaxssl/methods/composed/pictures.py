@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxssl.losses.reconstruction import EPSILON
 from jaxssl.methods.composed import arguments
-from jaxssl.methods.composed.arguments import INPUT, Hidden, Scene
+from jaxssl.methods.composed.arguments import INPUT, MaskArgument, Scene
 from jaxssl.methods.composed.terms import Term
 
 RECONSTRUCTION = ("clean", "seen", "predicted")
@@ -126,7 +126,7 @@ def captioned(captions: tuple[str, ...], images: jax.Array) -> OrderedDict[str, 
 
 
 def _hidden(argument: Any) -> bool:
-    return isinstance(argument, Hidden)
+    return isinstance(argument, MaskArgument)
 
 
 def _standardizes(term: Term) -> bool:

@@ -40,7 +40,7 @@ from jaxssl.config.naming import fold_name
 from jaxssl.losses.combine import PAIRS as PAIRINGS
 from jaxssl.method import Info, PyTree
 from jaxssl.methods.composed import arguments
-from jaxssl.methods.composed.arguments import INPUT, Known, Ref, Remembered, Scene
+from jaxssl.methods.composed.arguments import INPUT, MemoryArgument, OutputSpec, Ref, Scene
 from jaxssl.optim.param_groups import plain
 
 PAIRS = ("single", "all", "samples", *PAIRINGS)
@@ -60,16 +60,16 @@ class Term(NamedTuple):
     weight: Callable[[jax.Array], jax.Array]
     arguments: Mapping[str, arguments.Argument]
     num_slices: int
-    target: Remembered | None
+    target: MemoryArgument | None
 
-    def remembered(self) -> dict[str, Remembered]:
+    def remembered(self) -> dict[str, MemoryArgument]:
         """The memories of this term by the name of their argument."""
-        found = {k: v for k, v in self.arguments.items() if isinstance(v, Remembered)}
+        found = {k: v for k, v in self.arguments.items() if isinstance(v, MemoryArgument)}
         return found | ({"target": self.target} if self.target else {})
 
     def of_views(self) -> list[str]:
         """The arguments that each view has of its own."""
-        return [k for k, v in self.arguments.items() if isinstance(v, arguments.Hidden)]
+        return [k for k, v in self.arguments.items() if isinstance(v, arguments.MaskArgument)]
 
     @property
     def predicts(self) -> bool:
@@ -82,7 +82,7 @@ class Term(NamedTuple):
         return [r for r in given if isinstance(r, Ref)] + [m.of for m in self.remembered().values()]
 
 
-def parse(config: Mapping[str, Any], info: Info, known: Known) -> list[Term]:
+def parse(config: Mapping[str, Any], info: Info, known: OutputSpec) -> list[Term]:
     """The terms of `config.losses`, in the order of their names.
 
     Args:
@@ -98,7 +98,7 @@ def parse(config: Mapping[str, Any], info: Info, known: Known) -> list[Term]:
     return [_parse_term(name, config[name], info, known) for name in sorted(config)]
 
 
-def _parse_term(name: str, entry: Mapping[str, Any], info: Info, known: Known) -> Term:
+def _parse_term(name: str, entry: Mapping[str, Any], info: Info, known: OutputSpec) -> Term:
     field = f"losses.{name}"
     given = plain(entry)
     fn_name = given.pop("fn", None)
@@ -141,7 +141,7 @@ def _parse_term(name: str, entry: Mapping[str, Any], info: Info, known: Known) -
         if argument not in parsed:
             raise ConfigError(f"{field}.{argument}: missing; {fn_name} needs it")
     target = parsed.pop("target", None)
-    if target is not None and not isinstance(target, Remembered):
+    if target is not None and not isinstance(target, MemoryArgument):
         raise ConfigError(f"{field}.target: found {given['target']!r}, expected a memory")
     return Term(name, fn, student, teacher, pairs, weight, parsed, num_slices, target)
 

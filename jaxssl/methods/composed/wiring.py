@@ -17,7 +17,7 @@ from jaxssl.methods.composed import inputs as blocks
 from jaxssl.methods.composed import outputs as encode
 from jaxssl.methods.composed import pictures, terms
 from jaxssl.methods.composed import teacher_metrics as observed
-from jaxssl.methods.composed.arguments import INPUT, Known, Ref, Scene
+from jaxssl.methods.composed.arguments import INPUT, OutputSpec, Ref, Scene
 from jaxssl.methods.composed.networks import Networks, accepts
 from jaxssl.methods.composed.student_teacher import init_statistics, student_networks, teacher_parts
 from jaxssl.state import example_batch
@@ -80,10 +80,10 @@ class Wiring:
             self.terms, read_by_masks, self.teachers, self.blocks.ids
         )
 
-    def _known(self) -> Known:
+    def _known(self) -> OutputSpec:
         """What terms may name."""
         made, networks = self.blocks, self.networks
-        return Known(
+        return OutputSpec(
             made.ids,
             {"": made.groups, INPUT: made.groups, **{n: p.groups for n, p in self.parts.items()}},
             {"": networks.known(), **{n: p.networks.known() for n, p in self.parts.items()}},
