@@ -63,7 +63,9 @@ def safetensors(run: Run, path: pathlib.Path, *, encoder: str = "") -> None:
     if "encoder" in stats:
         variables["batch_stats"] = stats["encoder"]
     arrays = weights.to_state_dict(module, jax.tree.map(to_host, variables))
-    size = config.evals.size or run.program.source.fields["image"].shape[-2]
+    fields = run.program.source.fields
+    shape = fields[modalities.evaluated_field(config.views, fields)].shape
+    size = config.evals.size or (shape[-2] if len(shape) > 1 else shape[0])
     facts = {"step": int(run.state.step), "encoder": config.encoder.to_dict(), "size": size}
     facts |= {"mean": config.data.mean, "std": config.data.std, "name": name}
     weights.write(path, arrays, {k: json.dumps(v) for k, v in facts.items()})

@@ -14,7 +14,8 @@ fields name, `check_outputs(shapes, info, **fields)` says before anything is com
 fit: `shapes` has every output, `info` is the run's `Info`; `check_config(config)` may refuse a run.
 More is better, unless the module's `BETTER`, from patterns of metric names, says "lower" or None:
 shown, but no success. One that does without labels of the run's samples says
-`NEEDS_LABELS = False`; `OF_BANK` names the fields that count samples of the bank.
+`NEEDS_LABELS = False`; `OF_BANK` names the fields that count samples of the bank, and `OF_KIND`
+the only kind of data that it is for.
 """
 
 import fnmatch

@@ -87,6 +87,17 @@ def check_bank(name: str, fields: Mapping[str, Any], bank: int) -> None:
             )
 
 
+def check_kind(name: str, module: ModuleType, kind: str) -> None:
+    """Refuses data of another kind than an evaluator is for.
+
+    Raises:
+      ConfigError: its `OF_KIND` is another.
+    """
+    wanted = getattr(module, "OF_KIND", kind)
+    if kind != wanted:
+        raise ConfigError(f"evals.{name}: is for data of kind {wanted!r}, found {kind!r}")
+
+
 def protocol_id(name: str, fields: Mapping[str, Any]) -> str:
     """The evaluator's name and a short hash of all its settings, defaults included.
 

@@ -75,3 +75,12 @@ def test_run_refuses_labels_and_features_that_mean_nothing():
     broken = _bank(x * np.nan, [0, 1, 0, 1])
     with pytest.raises(FloatingPointError, match="trained features"):
         evals.run({"knn": {}}, {"trained": _subject(broken, broken)})
+
+
+def test_an_evaluator_of_images_is_refused_for_other_kinds():
+    module = protocol.evaluator("corruptions")
+    protocol.check_kind("corruptions", module, "image")
+    protocol.check_kind("knn", protocol.evaluator("knn"), "audio")
+    with pytest.raises(ConfigError) as error:
+        protocol.check_kind("corruptions", module, "audio")
+    assert str(error.value) == "evals.corruptions: is for data of kind 'image', found 'audio'"

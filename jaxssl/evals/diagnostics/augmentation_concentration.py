@@ -18,6 +18,7 @@ from jaxssl.evals import of_views
 from jaxssl.evals.diagnostics import rank as diagnostics
 from jaxssl.evals.subject import Subject
 
+OF_KIND = "image"
 PROTOCOL: dict[str, Any] = {
     "samples": 500,
     "views": 8,

@@ -18,6 +18,7 @@ from jaxssl.evals.diagnostics import rank as diagnostics
 from jaxssl.evals.subject import Subject
 from jaxssl.method import Field
 
+OF_KIND = "image"
 PROTOCOL: dict[str, Any] = {
     "rows": 4096,
     "samples": 1000,

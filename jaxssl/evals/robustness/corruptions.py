@@ -213,6 +213,7 @@ CORRUPTIONS = {
 SEVERITIES = 5
 LARGE = 96  # pixels of a side from which the strengths are those for 224
 
+OF_KIND = "image"
 PROTOCOL: dict[str, Any] = {
     "corruptions": tuple(CORRUPTIONS),
     "severities": (1, 3, 5),

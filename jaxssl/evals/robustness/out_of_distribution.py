@@ -18,6 +18,7 @@ from jaxssl.evals.protocol import check_bank
 from jaxssl.evals.subject import Subject, other_source
 from jaxssl.losses.vectors import unit
 
+OF_KIND = "image"
 PROTOCOL: dict[str, Any] = {"source": "digits", "path": "", "limit": 2000, "k": 10, "chunk": 256}
 OF_BANK = ("k",)
 

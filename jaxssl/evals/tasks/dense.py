@@ -18,6 +18,7 @@ from jaxssl.evals.subject import Subject, other_source
 from jaxssl.modalities.image import geometry
 
 NEEDS_LABELS = False  # of images; those of pixels come with the source
+OF_KIND = "image"
 PROTOCOL: dict[str, Any] = {
     "source": "",
     "path": "",

@@ -22,6 +22,7 @@ from jaxssl.evals.subject import Subject
 from jaxssl.evals.theory.risk_decomposition import stratified
 from jaxssl.methods import halves
 
+OF_KIND = "image"
 PROTOCOL: dict[str, Any] = {
     "outputs": ("prediction", "pooled"),
     "labels": (50, 500),

@@ -23,6 +23,7 @@ from jaxssl.evals.features import Features
 from jaxssl.evals.probes import linear
 from jaxssl.evals.subject import Subject
 
+OF_KIND = "image"
 PROTOCOL: dict[str, Any] = {
     "samples": 1000,
     "views": 4,
