@@ -65,10 +65,11 @@ def function(package: ModuleType, name: Any, *, field: str, what: str) -> Callab
             expected = f"{what}: a function {last!r} of a module {place!r} that can be imported"
             raise ConfigError(f"{field}: found {name!r}, expected {expected}")
         return made
-    known = [n for n in package.__all__ if callable(getattr(package, n))]
-    if name not in known:
+    made = getattr(package, name) if name in package.__all__ else None
+    if not callable(made):
+        known = [n for n in package.__all__ if callable(getattr(package, n))]
         raise ConfigError(f"{field}: found {name!r}, expected {what}{near(str(name), known)}")
-    return getattr(package, name)
+    return made
 
 
 def _imported(place: str, name: str, field: str) -> ModuleType | None:
