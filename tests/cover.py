@@ -17,7 +17,7 @@ import experiments
 from jaxssl.bench.small import smooth
 
 SIZE = 16  # of the cover
-MORE = 4  # touched, or by the commit
+MORE = 2  # touched, or by the commit
 SECTIONS = ("student", "teachers", "masks", "targets", "views")
 # Fields whose value names a part, or says how parts are put together.
 NAMING = (

@@ -11,7 +11,7 @@ from jaxssl import losses
 from jaxssl.config.errors import ConfigError
 from jaxssl.method import Context
 from jaxssl.methods.composed import terms
-from jaxssl.methods.composed.arguments import Hidden, Ref, Scene
+from jaxssl.methods.composed.arguments import MaskArgument, Ref, Scene
 from jaxssl.program import Program
 
 
@@ -34,7 +34,7 @@ def test_each_view_has_its_own_mask_and_the_best_constant_is_the_mean_of_what_is
     target = jax.random.normal(jax.random.key(1), (3, 2, 5, 4))
     mask = jax.random.bernoulli(jax.random.key(2), 0.5, (3, 2, 5))
     found = scene(jnp.zeros_like(target), target, mask=mask)
-    one = term(losses.mae, mask=Hidden("mask", ("all",)), normalize_target=False)
+    one = term(losses.mae, mask=MaskArgument("mask", ("all",)), normalize_target=False)
     expected = np.mean(
         [
             losses.mae(0 * target[:, v], target[:, v], mask[:, v], normalize_target=False)
