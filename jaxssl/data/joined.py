@@ -1,18 +1,16 @@
 """A source with the columns of tables beside its own fields, found by the sample's stored place."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxssl.config.errors import ConfigError, near
-from jaxssl.data.part import Part, stored_places
+from jaxssl.data.part import Part, Wrapper, stored_places
 from jaxssl.data.source import Array, Source
-from jaxssl.method import Field
 
 
-class Joined:
+class Joined(Wrapper):
     """A source whose samples have, beside their own fields, "<table>.<column>" of tables.
 
     Args:
@@ -32,9 +30,7 @@ class Joined:
         rows: Mapping[str, Array] | None = None,
         lacking: bool = False,
     ):
-        self.whole, self.name, self.label_names = whole, whole.name, whole.label_names
         fields = dict(whole.fields)
-        digest = hashlib.blake2b(whole.fingerprint.encode(), digest_size=8)
         self._columns: dict[str, tuple[Array, Array]] = {}  # field -> (values, row of each sample)
         for name, table in tables.items():
             given = (rows or {}).get(name)
@@ -44,22 +40,9 @@ class Joined:
             for column, values in table.columns.items():
                 fields[f"{name}.{column}"] = table.fields[column]
                 self._columns[f"{name}.{column}"] = values, found
-            digest.update(f"{name} {table.content}".encode())
-        self.fields: Mapping[str, Field] = fields
-        self.fingerprint = digest.hexdigest()
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes of the field "label", 0 without."""
-        return self.whole.num_classes
-
-    @property
-    def bad_records(self) -> list[str]:
-        """A line on each bad record met so far, as of the whole."""
-        return self.whole.bad_records
-
-    def __len__(self) -> int:
-        return len(self.whole)
+        contents = [f"{name} {table.content}" for name, table in tables.items()]
+        super().__init__(whole, whole.name, "".join(contents).encode())
+        self.fields = fields
 
     def rows(self, indices: Sequence[int] | Array) -> dict[str, Array]:
         """The samples at `indices`, stacked, with their rows of the tables."""
@@ -71,10 +54,6 @@ class Joined:
                 raise ConfigError(_missing(self.whole, field.partition(".")[0], absent))
             found[field] = values[rows[index]]
         return found
-
-    def where(self, i: int) -> str:
-        """Sample i for people, as of the whole."""
-        return self.whole.where(i)
 
 
 def with_tables(source: Source, config: Any, tables: Mapping[str, Any]) -> Source:

@@ -15,7 +15,7 @@ from jaxssl.config.errors import ConfigError
 from jaxssl.data import tasks
 from jaxssl.data.bad import BadRecords
 from jaxssl.data.order import mix
-from jaxssl.data.part import Part, stored_positions
+from jaxssl.data.part import Part, Wrapper, stored_positions
 from jaxssl.data.source import Array, Source
 from jaxssl.modalities import parameters
 
@@ -126,7 +126,7 @@ def labels_of(source: Source, field: str) -> Array:
     return found
 
 
-class Noisy:
+class Noisy(Wrapper):
     """A source with wrong labels: which, and what they are, is a function of the stored position.
 
     With probability `rate` the label y of K classes is another, y + 1 + j mod K: j is 0 for
@@ -148,24 +148,9 @@ class Noisy:
     def __init__(self, whole: Source, noise: Noise):
         if whole.num_classes < 2 or "label" not in whole.fields:
             raise ConfigError(f"data.noise: found no classes in {whole.name}, expected labels")
-        self.whole, self.noise = whole, noise
-        self.name = f"{whole.name}, {noise.rate:.0%} of the labels wrong"
-        self.fields, self.label_names = whole.fields, whole.label_names
-        digest = hashlib.blake2b(f"{whole.fingerprint} {noise}".encode(), digest_size=8)
-        self.fingerprint = digest.hexdigest()
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes of the whole."""
-        return self.whole.num_classes
-
-    @property
-    def bad_records(self) -> list[str]:
-        """A line on each bad record met so far, as of the whole."""
-        return self.whole.bad_records
-
-    def __len__(self) -> int:
-        return len(self.whole)
+        self.noise = noise
+        name = f"{whole.name}, {noise.rate:.0%} of the labels wrong"
+        super().__init__(whole, name, f" {noise}".encode())
 
     def rows(self, indices: Sequence[int] | Array) -> dict[str, Array]:
         """The samples at `indices`, stacked, as of the whole but for `label`."""
@@ -177,10 +162,6 @@ class Noisy:
         step = 1 + (_hash(f"{name} class", positions) % others).astype(np.int32)
         label = np.where(wrong, (rows["label"] + step) % self.num_classes, rows["label"])
         return {**rows, "label": label.astype(np.int32)}
-
-    def where(self, i: int) -> str:
-        """Sample i for people, as of the whole."""
-        return self.whole.where(i)
 
 
 def _hash(name: str, positions: Array) -> Array:

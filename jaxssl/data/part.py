@@ -1,18 +1,15 @@
-"""A part of a training split: only the samples at some of its stored positions.
-
-What wraps a source has it as `whole`; where it counts samples anew, `positions` says where they lie
-in the whole.
-"""
+"""What wraps a source; and a part of one, only the samples at some of its stored positions."""
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxssl.config.errors import ConfigError
 from jaxssl.data.source import Array, Source
+from jaxssl.method import Field
 
 
 def positions(ranges: Sequence[Any], samples: int) -> Array:
@@ -61,7 +58,47 @@ def _is_range(found: Any, samples: int) -> bool:
     return bool(0 <= first < last <= samples)
 
 
-class Part:
+class Wrapper:
+    """A source over another, `whole`: what a subclass does not have of its own is the whole's.
+
+    One that counts samples anew is a `Part`.
+
+    Args:
+      whole: the source.
+      name: for people.
+      identity: what tells the wrapper from the whole, for the fingerprint.
+    """
+
+    def __init__(self, whole: Source, name: str, identity: bytes):
+        self.whole, self.name = whole, name
+        self.fields: Mapping[str, Field] = whole.fields
+        self.label_names = whole.label_names
+        content = whole.fingerprint.encode() + identity
+        self.fingerprint = hashlib.blake2b(content, digest_size=8).hexdigest()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the whole, 0 without labels."""
+        return self.whole.num_classes
+
+    @property
+    def bad_records(self) -> list[str]:
+        """A line on each bad record met so far, as of the whole."""
+        return self.whole.bad_records
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def rows(self, indices: Sequence[int] | Array) -> dict[str, Array]:
+        """The samples at `indices`, stacked, as of the whole."""
+        return self.whole.rows(indices)
+
+    def where(self, i: int) -> str:
+        """Sample i for people, as of the whole."""
+        return self.whole.where(i)
+
+
+class Part(Wrapper):
     """Some samples of a source, themselves a source.
 
     `index` counts them 0 ... N - 1, because tables by sample have N rows; `stored` says where they
@@ -82,25 +119,11 @@ class Part:
     """
 
     def __init__(self, whole: Source, positions: Array):
-        self.whole = whole
         self.positions = np.asarray(positions, np.int64)
         if not len(self.positions):
             raise ConfigError(f"data.path: found no samples in a part of {whole.name}")
-        self.name = f"{whole.name}, {len(positions)} of {len(whole)} samples"
-        self.fields, self.label_names = whole.fields, whole.label_names
-        digest = hashlib.blake2b(whole.fingerprint.encode(), digest_size=8)
-        digest.update(self.positions.astype("<i8").tobytes())
-        self.fingerprint = digest.hexdigest()
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes of the whole, 0 without labels."""
-        return self.whole.num_classes
-
-    @property
-    def bad_records(self) -> list[str]:
-        """A line on each bad record met so far, as of the whole."""
-        return self.whole.bad_records
+        name = f"{whole.name}, {len(positions)} of {len(whole)} samples"
+        super().__init__(whole, name, self.positions.astype("<i8").tobytes())
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -9,7 +9,6 @@ and a run that is stopped and resumed replays what it would have replayed.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from jaxssl.config.errors import ConfigError
 from jaxssl.data.order import fold_seed, permute
+from jaxssl.data.part import Wrapper
 from jaxssl.data.source import Array, Source
 from jaxssl.modalities import parameters
 
@@ -51,7 +51,7 @@ def task_of(labels: Array, count: int, num_classes: int) -> Array:
     return np.asarray(labels).astype(np.int64) * count // max(1, num_classes)
 
 
-class InTasks:
+class InTasks(Wrapper):
     """A source whose classes come one after another.
 
     Args:
@@ -71,7 +71,7 @@ class InTasks:
     """
 
     def __init__(self, whole: Source, tasks: Tasks, labels: Array):
-        self.whole, self.tasks = whole, tasks
+        self.tasks = tasks
         of_task = task_of(labels, tasks.count, whole.num_classes)
         self.members = [np.flatnonzero((of_task == t) & (labels >= 0)) for t in range(tasks.count)]
         if empty := [t for t, members in enumerate(self.members) if not len(members)]:
@@ -79,31 +79,8 @@ class InTasks:
                 f"data.tasks.count: {tasks.count}, but task {empty[0]} has no samples of the "
                 f"{whole.num_classes} classes of {whole.name}"
             )
-        self.name = f"{whole.name}, in {tasks.count} tasks"
-        self.fields, self.label_names = whole.fields, whole.label_names
-        digest = hashlib.blake2b(f"{whole.fingerprint} {tasks}".encode(), digest_size=8)
-        self.fingerprint = digest.hexdigest()
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes of the whole."""
-        return self.whole.num_classes
-
-    @property
-    def bad_records(self) -> list[str]:
-        """A line on each bad record met so far, as of the whole."""
-        return self.whole.bad_records
-
-    def __len__(self) -> int:
-        return len(self.whole)
-
-    def rows(self, indices: Sequence[int] | Array) -> dict[str, Array]:
-        """The samples at `indices`, as of the whole."""
-        return self.whole.rows(indices)
-
-    def where(self, i: int) -> str:
-        """Sample i for people, as of the whole."""
-        return self.whole.where(i)
+        name = f"{whole.name}, in {tasks.count} tasks"
+        super().__init__(whole, name, f" {tasks}".encode())
 
     def order(self, global_batch: int, seed: int) -> "TaskOrder":
         """The sample ids of every step.
