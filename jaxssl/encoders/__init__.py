@@ -15,8 +15,13 @@ import flax.linen as nn
 from jaxssl.config.by_name import build_by_name
 
 
-def build(config: Mapping[str, Any], *, dtype: Any) -> nn.Module:
+def build(config: Mapping[str, Any], *, dtype: Any, field: str = "encoder") -> nn.Module:
     """The encoder that `config` names, computing in `dtype`, with float32 parameters.
+
+    Args:
+      config: `{"name": ..., **fields}`.
+      dtype: what it computes in and returns.
+      field: where in the config it stands; error messages begin with it.
 
     Errors: ConfigError for an unknown name, field or value.
 
@@ -24,4 +29,4 @@ def build(config: Mapping[str, Any], *, dtype: Any) -> nn.Module:
     >>> build({"name": "convnet", "widths": (8,), "strides": (1,)}, dtype=jnp.float32).widths
     (8,)
     """
-    return build_by_name(sys.modules[__name__], config, "encoder", dtype=dtype)
+    return build_by_name(sys.modules[__name__], config, field, dtype=dtype)

@@ -18,15 +18,13 @@ from typing import Any
 import flax.linen as nn
 
 from jaxssl.config.by_name import build_by_name
-from jaxssl.heads import ensemble
 
 
 def build(config: Mapping[str, Any], *, dtype: Any, field: str = "student.projector") -> nn.Module:
     """The head that `config` names, computing in `dtype`, with float32 parameters.
 
     Args:
-      config: `{"name": ..., **fields}`; `members=E` is E heads with parameters of their own, and
-        gives [..., E, ...], the members after the samples.
+      config: `{"name": ..., **fields}`.
       dtype: what it computes in and returns.
       field: where in the config it stands; error messages begin with it.
 
@@ -36,7 +34,4 @@ def build(config: Mapping[str, Any], *, dtype: Any, field: str = "student.projec
     >>> build({"name": "mlp", "widths": (32, 8)}, dtype=jnp.float32).widths
     (32, 8)
     """
-    fields = dict(config)
-    members = fields.pop("members", 1)
-    head = build_by_name(sys.modules[__name__], fields, field, dtype=dtype)
-    return ensemble.of(head, members, field)
+    return build_by_name(sys.modules[__name__], config, field, dtype=dtype)

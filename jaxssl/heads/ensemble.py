@@ -1,5 +1,6 @@
 """Several heads of one form side by side, each with parameters of its own."""
 
+from collections.abc import Collection
 from typing import Any
 
 import flax.linen as nn
@@ -33,12 +34,13 @@ class Ensemble(nn.Module):
         return made
 
 
-def of(head: nn.Module, members: Any, field: str) -> nn.Module:
+def of(head: nn.Module, members: Any, takes: Collection[str], field: str) -> nn.Module:
     """The head, or that many of it.
 
     Args:
       head: of one member.
       members: E; 1 is the head alone, without a new axis.
+      takes: the fields of a block that the head takes beside its input.
       field: of the head in the config; error messages begin with it.
 
     Raises:
@@ -48,6 +50,7 @@ def of(head: nn.Module, members: Any, field: str) -> nn.Module:
         raise ConfigError(f"{field}.members: found {members!r}, expected a whole number >= 1")
     if members == 1:
         return head
-    if getattr(head, "joins_views", False):
-        raise ConfigError(f"{field}.members: found {members}, but the head joins views")
+    more = ["all views of a sample"] if getattr(head, "joins_views", False) else sorted(takes)
+    if more:
+        raise ConfigError(f"{field}.members: found {members}, but the head takes {', '.join(more)}")
     return Ensemble(head, members)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from jaxssl import encoders, heads, teachers
 from jaxssl.config import schedules
-from jaxssl.config.by_name import build_by_name
 from jaxssl.config.errors import ConfigError, near
 from jaxssl.config.schedules import Schedule
 from jaxssl.devices.chunking import chunked
@@ -111,7 +110,7 @@ def make(config: Any, of_side: Mapping[str, Any], info: Info) -> dict[str, Side]
                 raise ConfigError(f"student.{head}: missing; mokd needs {', '.join(known)}")
             entry = config.student[head].to_dict()
             made[place] = Head(heads.build(entry, dtype=dtype, field=f"student.{head}"), *ends)
-        encoder = build_by_name(encoders, entries[name], fields[name], dtype=dtype)
+        encoder = encoders.build(entries[name], dtype=dtype, field=fields[name])
         networks = Networks(encoder, order_heads(made), "all", config.train.microbatches)
         given = of_side[name]
         sides[name] = Side(

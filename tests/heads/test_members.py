@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import experiments
 from jaxssl import heads
 from jaxssl.config.errors import ConfigError
+from jaxssl.heads import ensemble
+from jaxssl.program import Program
 
 X = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
 CONFIG = {"name": "mlp", "widths": (7, 3), "norm": "batch"}
@@ -14,7 +17,7 @@ CONFIG = {"name": "mlp", "widths": (7, 3), "norm": "batch"}
 
 @pytest.fixture(scope="module")
 def started():
-    head = heads.build(CONFIG | {"members": 4}, dtype=jnp.float32)
+    head = ensemble.of(heads.build(CONFIG, dtype=jnp.float32), 4, (), "student.projector")
     return head, head.init(jax.random.key(0), X, train=False)
 
 
@@ -49,10 +52,33 @@ def test_each_member_has_statistics_and_a_gradient_of_its_own(started):
 @pytest.mark.parametrize("members", [0, 2.0, True, "two"])
 def test_what_is_no_number_of_members_is_refused(members):
     with pytest.raises(ConfigError, match=r"student\.projector\.members: found .*expected a whole"):
-        heads.build(CONFIG | {"members": members}, dtype=jnp.float32)
+        Program(of("byol", "projector", members))
 
 
-def test_one_member_is_the_head_itself():
-    assert heads.build(CONFIG | {"members": 1}, dtype=jnp.float32) == heads.build(
-        CONFIG, dtype=jnp.float32
-    )
+def of(name, head, members):
+    """The small config of an experiment with members of a head."""
+    return experiments.with_changes(experiments.small(name), {f"student.{head}.members": members})
+
+
+def test_a_config_asks_for_members_and_one_is_the_head_itself():
+    shapes = lambda members: Program(of("byol", "projector", members)).shapes.params["projector"]
+    one, three = shapes(1), shapes(3)["head"]
+    assert jax.tree.map(lambda x: (3, *x.shape), one) == jax.tree.map(lambda x: x.shape, three)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "line"),
+    [
+        ("mae", "decoder", r"student\.decoder\.members: found 2, but the head takes"),
+        ("landmark", "discriminator", r"student\.discriminator\.members: "),
+        ("relational_reasoning", "relation", r"student\.relation\.members: "),
+        ("obow", "generator", r"student\.generator\.members: "),
+        ("mokd", "projector_b", r"student\.projector_b\.members: "),
+        ("split_prediction", "predictor", r"student\.predictor\.members: "),
+        ("context_encoder", "decoder", r"student\.decoder\.members: "),
+        ("myow", "projector", r"student\.projector\.members: no such field"),
+    ],
+)
+def test_a_head_that_can_have_no_members_refuses_them(name, head, line):
+    with pytest.raises(ConfigError, match=line):
+        Program(of(name, head, 2))

@@ -21,12 +21,19 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxssl import encoders, heads, teachers
-from jaxssl.config.by_name import build_by_name
 from jaxssl.config.errors import ConfigError, near
 from jaxssl.config.naming import fold_name
+from jaxssl.heads import ensemble
 from jaxssl.method import Info, PyTree, Teacher
 from jaxssl.methods.composed.arguments import INPUT
-from jaxssl.methods.composed.networks import DTYPES, Head, Networks, head_place, order_heads
+from jaxssl.methods.composed.networks import (
+    DTYPES,
+    Head,
+    Networks,
+    accepts,
+    head_place,
+    order_heads,
+)
 
 # Widths of heads that the data decides.
 COUNTED = ("num_classes", "num_samples")
@@ -137,7 +144,7 @@ def _own_networks(
     if "encoder" not in given:
         raise ConfigError(f"{field}.networks.encoder: missing; known: {', '.join(given) or 'none'}")
     dtype, place = DTYPES[config.train.precision], f"{field}.networks"
-    encoder = build_by_name(encoders, dict(given.pop("encoder")), f"{place}.encoder", dtype=dtype)
+    encoder = encoders.build(dict(given.pop("encoder")), dtype=dtype, field=f"{place}.encoder")
     entries = {name: dict(head) for name, head in given.items()}
     networks = _networks(config, encoder, entries, place, statistics, info)
     entry["follows"] = ("encoder", *(n for n, head in networks.heads.items() if not head.shares))
@@ -174,8 +181,9 @@ def _networks(
         for count in ("width", "count"):
             if fields.get(count) in COUNTED:
                 fields[count] = _counted(fields[count], info, field)
+        members = fields.pop("members", 1)
         module = heads.build(fields, dtype=DTYPES[config.train.precision], field=field)
-        made[name] = Head(module, *ends)
+        made[name] = Head(ensemble.of(module, members, accepts(module), field), *ends)
     return Networks(encoder, order_heads(made), statistics, config.train.microbatches)
 
 
