@@ -61,18 +61,17 @@ def of_run(run: Run, output: str = "", encoder: str = "") -> tuple[Encode, PyTre
     name = encoder_name(run, encoder)
     output = output or config.output
     read, key = method.readouts[name], jax.random.key(0)
-    fields = program.source.fields
-    of = modalities.evaluated_field(program.config.views, fields)
+    of, field = modalities.evaluated(program.config, program.source.fields)
 
     def encode(params: PyTree, x: jax.Array) -> jax.Array:
-        batch = {of: _eight_bits(x) if fields[of].dtype == "uint8" else x}
+        batch = {of: _eight_bits(x) if field.dtype == "uint8" else x}
         found = read(Context(**params, batch=batch, key=key, step=state.step))
         if output not in found:
             raise ConfigError(f"output: the encoder gives no {output!r}{near(output, found)}")
         return found[output]
 
     whole = {"params": state.params, "teachers": seen(run), "extra": state.extra}
-    example = jax.ShapeDtypeStruct((1, *fields[of].shape), fields[of].dtype)
+    example = jax.ShapeDtypeStruct((1, *field.shape), field.dtype)
     is_read = _leaves_read(encode, whole, example)
     leaves, structure = jax.tree.flatten(whole)
     kept = [jnp.asarray(to_host(leaf)) if r else None for leaf, r in zip(leaves, is_read)]

@@ -63,8 +63,7 @@ def safetensors(run: Run, path: pathlib.Path, *, encoder: str = "") -> None:
     if "encoder" in stats:
         variables["batch_stats"] = stats["encoder"]
     arrays = weights.to_state_dict(module, jax.tree.map(to_host, variables))
-    fields = run.program.source.fields
-    shape = fields[modalities.evaluated_field(config.views, fields)].shape
+    shape = modalities.evaluated(config, run.program.source.fields)[1].shape
     size = config.evals.size or (shape[-2] if len(shape) > 1 else shape[0])
     facts = {"step": int(run.state.step), "encoder": config.encoder.to_dict(), "size": size}
     facts |= {"mean": config.data.mean, "std": config.data.std, "name": name}
@@ -86,9 +85,8 @@ def stablehlo(
       ConfigError: no such encoder or output.
     """
     encode, params = pretrained.of_run(run, output, encoder)
-    fields = run.program.source.fields
     size = batch or jax.export.symbolic_shape("B")[0]
-    field = fields[modalities.evaluated_field(run.program.config.views, fields)]
+    field = modalities.evaluated(run.program.config, run.program.source.fields)[1]
     example = jax.ShapeDtypeStruct((size, *field.shape), field.dtype)
     make = jax.export.export(jax.jit(lambda x: encode(params, x)), platforms=PLATFORMS)
     content = make(example).serialize()
@@ -113,7 +111,7 @@ def npz(
     encode, params = pretrained.of_run(run, output, encoder)
     mesh, config = run.program.mesh, run.program.config
     sources = {"train": run.program.source, "test": data.load(config.data, "test")}
-    of = modalities.evaluated_field(config.views, run.program.source.fields)
+    of, _ = modalities.evaluated(config, run.program.source.fields)
     arrays: dict[str, np.ndarray] = {}
     for split, source in sources.items():
         with jax.set_mesh(mesh):

@@ -186,7 +186,10 @@ def measure(
         raise ConfigError(f"--limit: found {limit}, expected at least 2, or 0 for all")
     whole = _check_twins(seen, unseen)
     judged = [_subject(run) for run in (seen, unseen)]
-    make = augment(seen.program.config, augmentation, count, seed, whole.fields["image"].shape)
+    _, field = modalities.evaluated(seen.program.config, whole.fields)
+    if field.kind != "image":
+        raise ConfigError(f"--seen: found data of kind {field.kind!r}, expected images")
+    make = augment(seen.program.config, augmentation, count, seed, field.shape)
     parts = _parts(seen.program.source, unseen.program.source, whole, judged[0].test_source, limit)
     found: dict[str, list[NDArray]] = {"group": [], "stored": [], "seen": [], "unseen": []}
     for name, part in parts.items():
@@ -255,13 +258,13 @@ def augment(
 def alignments(subject: Subject, part: Part, make: Images, pairs: str) -> NDArray:
     """`alignment` [N] of an encoder on every sample of a part, with `augment`'s images."""
     with jax.set_mesh(subject.program.mesh):
-        stored = replicate(part.positions.astype(np.int32))
+        stored, of = replicate(part.positions.astype(np.int32)), subject.field[0]
 
         def encode(batch: Mapping[str, jax.Array]) -> jax.Array:
-            images = make(batch["image"], stored[batch["index"]])
+            images = make(batch[of], stored[batch["index"]])
             if pairs == "clean":
-                images = (batch["image"], *images)
-            features = tuple(subject.encode({**batch, "image": x}) for x in images)
+                images = (batch[of], *images)
+            features = tuple(subject.encode({**batch, of: x}) for x in images)
             found: jax.Array = _alignment(features, pairs)
             return found[:, None]
 

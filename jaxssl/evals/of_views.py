@@ -35,7 +35,7 @@ def features(
       FloatingPointError: features are not finite.
     """
     draw, banks = _drawer(subject, seed), []
-    stored = tuple(subject.program.source.fields["image"].shape)
+    name, stored = subject.field[0], tuple(subject.field[1].shape)
 
     @jax.jit
     def whole(images: jax.Array) -> jax.Array:
@@ -48,7 +48,7 @@ def features(
 
         def change(batch: Mapping[str, jax.Array], number: int = number) -> dict[str, jax.Array]:
             seen = draw(batch, jnp.uint32(number))
-            return {**batch, "image": whole(seen) if subject.kind == "raw_input" else seen}
+            return {**batch, name: whole(seen) if subject.kind == "raw_input" else seen}
 
         banks.append(subject.features(source, limit=limit, change=change))
     return _stacked(banks, f"{subject.kind} features")

@@ -18,6 +18,7 @@ from jaxssl.config.errors import ConfigError, near
 from jaxssl.config.naming import content_hash
 from jaxssl.data import Source
 from jaxssl.evals.features import Features, device_batches, extract, to_host
+from jaxssl.method import Field
 from jaxssl.program import Program
 from jaxssl.report.writers import METRICS, read_metrics
 from jaxssl.state import State
@@ -66,6 +67,11 @@ class Subject:
     def test(self) -> Features:
         """`evals.test` held-out samples, plainly encoded."""
         return self.features(self.test_source, limit=self.program.config.evals.test)
+
+    @functools.cached_property
+    def field(self) -> tuple[str, Field]:
+        """What evaluations read of a sample: the name of the field, and what it is."""
+        return modalities.evaluated(self.program.config, self.program.source.fields)
 
     def encode(self, batch: Mapping[str, jax.Array], output: str = "") -> jax.Array:
         """[B, ...], an output of the encoder ("": `evals.output`) for a batch on the devices.
@@ -199,7 +205,8 @@ def other_source(
     Raises:
       ConfigError: the data set cannot be opened.
     """
-    *_, height, width, channels = program.source.fields["image"].shape
+    _, field = modalities.evaluated(program.config, program.source.fields)
+    *_, height, width, channels = field.shape
     fields = program.config.data.to_dict()
     # "As stored" is what the run's own set stores, and names of splits are its own, too.
     for own in ("train_split", "test_split", "ranges"):

@@ -136,24 +136,25 @@ def main_field(fields: Fields) -> str:
     return viewed[0]
 
 
-def evaluated_field(views: Any, fields: Fields) -> str:
-    """The field that evaluations read: that of the group "global", or else of the first.
+def evaluated(config: Any, fields: Fields) -> tuple[str, Field]:
+    """The field that evaluations read, its own name and what it is.
 
-    Evaluated batches are of no stream: it is the field's own name.
+    It is what the group "global" is made of, or else the first group. Evaluated batches are of no
+    stream.
+
+    Args:
+      config: of the run.
+      fields: of the batches, or of a source.
+
+    >>> fields = {"index": Field("index"), "image": Field("image", (8, 8, 1), "uint8")}
+    >>> evaluated({"views": {}}, fields)[0]
+    'image'
     """
-    return _evaluated(views, fields).rpartition("/")[2]
-
-
-def _evaluated(views: Any, fields: Fields) -> str:
-    names = sorted(views.keys()) if views else ()
-    name = "global" if "global" in names else next(iter(names), "")
-    return (views[name].get("of", "") if name else "") or main_field(fields)
-
-
-def _evaluated_kind(config: Any, fields: Fields) -> tuple[str, str]:
-    """The field's own name, and its kind."""
-    name = _evaluated(config.get("views"), fields)
-    return name.rpartition("/")[2], fields[name].kind
+    views = config.get("views") or {}
+    name = "global" if "global" in views else min(views, default="")
+    of = (views[name].get("of", "") if name else "") or main_field(fields)
+    own = of.rpartition("/")[2]
+    return own, fields[of] if of in fields else fields[own]
 
 
 def plain(config: Any, fields: Fields) -> Callable[[Batch], jax.Array]:
@@ -163,22 +164,22 @@ def plain(config: Any, fields: Fields) -> Callable[[Batch], jax.Array]:
       config: of the run.
       fields: of the batches.
     """
-    of, kind = _evaluated_kind(config, fields)
-    view = _modality(kind).plain
+    of, field = evaluated(config, fields)
+    view = _modality(field.kind).plain
     return lambda batch: view(batch[of], data=config.data, size=config.evals.size)
 
 
 def raw(config: Any, fields: Fields) -> Callable[[Batch], jax.Array]:
     """A function batch -> what the control without an encoder sees, float32 [B, D]."""
-    of, kind = _evaluated_kind(config, fields)
-    see = _modality(kind).raw
+    of, field = evaluated(config, fields)
+    see = _modality(field.kind).raw
     return lambda batch: see(batch[of])
 
 
 def show(config: Any, fields: Fields) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
     """A function rows -> a picture of each for the report, uint8 [N, H, W, C]."""
-    of, kind = _evaluated_kind(config, fields)
-    draw = _modality(kind).show
+    of, field = evaluated(config, fields)
+    draw = _modality(field.kind).show
     return lambda rows: draw(rows[of])
 
 

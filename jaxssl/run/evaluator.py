@@ -252,19 +252,14 @@ class Evaluator:
             name = self.config.output
             raise ConfigError(f"evals.output: the encoder gives no {name!r}{near(name, found)}")
         self._outputs = tuple(found)
+        kind = modalities.evaluated(program.config, program.info.fields)[1].kind
         for evaluator, fields in self._judged.items():
             module = protocol.evaluator(evaluator, fields)
-            protocol.check_kind(evaluator, module, self._kind())
+            protocol.check_kind(evaluator, module, kind)
             if check := getattr(module, "check_config", None):
                 check(program.config)
             if check := getattr(module, "check_outputs", None):
                 check(found, program.info, **protocol.arguments(fields))
-
-    def _kind(self) -> str:
-        """Of the field that evaluations read."""
-        fields = self.program.info.fields
-        by_name = {name.rpartition("/")[2]: field for name, field in fields.items()}
-        return by_name[modalities.evaluated_field(self.program.config.views, fields)].kind
 
     def _identity(self) -> str:
         """What all controls depend on, as text."""

@@ -184,7 +184,7 @@ def imported(config: Any) -> dict[str, PyTree]:
             raise ConfigError(f"weights.{name}: found {path!r}, expected the name of a file")
     encoder = encoders.build(config.encoder, dtype=jax.numpy.float32)
     fields = data.load(config.data, "train").fields
-    channels = fields[modalities.evaluated_field(config.views, fields)].shape[-1]
+    channels = modalities.evaluated(config, fields)[1].shape[-1]
     return {
         name: weights.artifact(path, encoder, channels=channels)
         for name, path in config.weights.items()

@@ -12,6 +12,7 @@ from PIL import Image
 from jaxssl import data
 from jaxssl.config.errors import ConfigError
 from jaxssl.data.images import image_fields
+from jaxssl.data.part import Wrapper
 from jaxssl.evals import protocol
 from jaxssl.evals.features import Features
 from jaxssl.evals.probes import linear
@@ -155,6 +156,27 @@ def subject(tmp_path_factory):
     return Subject("raw_input", program, None, test, lambda *_: None)
 
 
+class Photos(Wrapper):
+    """The images under a name of the source's own."""
+
+    def __init__(self, whole):
+        super().__init__(whole, whole.name, b"photo")
+        self.fields = {{"image": "photo"}.get(n, n): field for n, field in whole.fields.items()}
+
+    def rows(self, indices):
+        return {{"image": "photo"}.get(n, n): x for n, x in self.whole.rows(indices).items()}
+
+
+def test_the_name_of_the_field_makes_no_difference(subject):
+    program = types.SimpleNamespace(**vars(subject.program))
+    program.source = Photos(program.source)
+    program.info = types.SimpleNamespace(num_classes=3, fields=dict(program.source.fields))
+    named = Subject("raw_input", program, None, Photos(subject.test_source), lambda *_: None)
+    judge = lambda subject: corruptions.examine(subject, corruptions=("contrast",), limit=20)
+    with jax.set_mesh(program.mesh):
+        assert judge(named) == judge(subject)
+
+
 def test_a_probe_of_clean_images_is_judged_on_corrupted_ones(subject):
     names = ("contrast", "gaussian_noise")
     with jax.set_mesh(subject.program.mesh):
@@ -183,7 +205,7 @@ def test_what_is_no_corruption_is_one_line(subject):
         corruptions.examine(subject, corruptions=("jpg",))
     with pytest.raises(ConfigError, match=r"severities: found 6, expected 1 \.\.\. 5"):
         corruptions.examine(subject, severities=(1, 6))
-    clips = types.SimpleNamespace(source=types.SimpleNamespace(fields=image_fields((4, 8, 8, 1))))
+    clip = "image", image_fields((4, 8, 8, 1))["image"]
     with pytest.raises(ConfigError, match=r"expected images \[H, W, C\]"):
-        corruptions.examine(types.SimpleNamespace(program=clips))
+        corruptions.examine(types.SimpleNamespace(field=clip))
     assert protocol.resolve("corruptions", {"severities": [5]})["severities"] == (5,)

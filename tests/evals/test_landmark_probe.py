@@ -95,7 +95,7 @@ def test_the_error_falls_as_one_over_the_number_of_landmarks():
 class Embedding:
     """Landmark ratios of which only the later ones tell three classes apart."""
 
-    num_classes, test_source = 3, "test"
+    num_classes, test_source, field = 3, "test", ("image", None)
     program = types.SimpleNamespace(
         source="train", config=types.SimpleNamespace(evals=types.SimpleNamespace(bank=0, test=0))
     )

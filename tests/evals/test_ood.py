@@ -130,7 +130,9 @@ def test_a_set_that_is_not_there_or_is_the_runs_own_is_one_line(subject):
     with pytest.raises(ConfigError, match="k: found 99, expected at most the bank's 60"):
         ood.examine(subject, k=99)
     own = types.SimpleNamespace(
-        program=subject.program, test_source=ood.open_other(subject, "digits", "")
+        program=subject.program,
+        field=subject.field,
+        test_source=ood.open_other(subject, "digits", ""),
     )
     with pytest.raises(ConfigError, match="source: found 'digits', the run's own data"):
         ood.open_other(own, "digits", "")

@@ -135,6 +135,7 @@ def random_view(
     if chosen not in groups:
         raise ConfigError(f"evals.geometry.group: no group {chosen!r}{near(chosen, groups)}")
     transforms = {k: v for k, v in config.views[chosen].items() if k not in ("turns", "tiles")}
+    name = modalities.evaluated(config, fields)[0]
     # Pixels in [0, 1]: the encoder's evaluation view normalises them itself.
     make = modalities.build({chosen: {**transforms, "count": 1}}, fields, {"mean": 0.0, "std": 1.0})
 
@@ -142,6 +143,6 @@ def random_view(
     def draw(number: jax.Array, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         view = make(jax.random.fold_in(jax.random.key(0), number), batch)[chosen][:, 0]
         pixels = jnp.round(255 * jnp.clip(view, 0, 1)).astype(jnp.uint8)
-        return {**batch, "image": pixels}
+        return {**batch, name: pixels}
 
     return draw

@@ -18,6 +18,7 @@ from jaxssl.evals.subject import Subject
 from jaxssl.evals.theory.conditional_independence import WHOLE, readout_accuracy, seen_banks
 from jaxssl.methods import halves
 
+OF_KIND = "image"
 PROTOCOL: dict[str, Any] = {
     "landmarks": (16, 64, 256),
     "labels": 1000,

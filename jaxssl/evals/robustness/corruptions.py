@@ -271,7 +271,7 @@ def examine(
     for name in corruptions:
         of_name = []
         for severity in severities:
-            change = corrupted(name, severity, seed)
+            change = corrupted(name, severity, seed, subject.field[0])
             bank = subject.features(subject.test_source, limit=limit, change=change)
             of_name.append(accuracy(place(_standardised(subject, train, bank)[1])))
         found[name] = float(np.mean(of_name))
@@ -280,8 +280,8 @@ def examine(
     return found
 
 
-def corrupted(name: str, severity: int, seed: int = 0) -> Change:
-    """The change of a batch ("image" uint8 [B, H, W, C], "index" [B]) that corrupts its images.
+def corrupted(name: str, severity: int, seed: int = 0, field: str = "image") -> Change:
+    """The change of a batch (field uint8 [B, H, W, C], "index" [B]) that corrupts its images.
 
     Sides below LARGE have the strengths published for 32 pixels, others those for 224; lengths in
     pixels grow with the side.
@@ -294,13 +294,13 @@ def corrupted(name: str, severity: int, seed: int = 0) -> Change:
     _, at_32, at_224 = CORRUPTIONS[name]
 
     def change(batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
-        small = min(batch["image"].shape[1:3]) < LARGE
+        small = min(batch[field].shape[1:3]) < LARGE
         strength = np.asarray((at_32 if small else at_224)[severity - 1], np.float32)
         image = _corrupted(
-            batch["image"], batch["index"], strength, name=name, published=32 if small else 224,
+            batch[field], batch["index"], strength, name=name, published=32 if small else 224,
             seed=seed,
         )  # fmt: skip
-        return {**batch, "image": image}
+        return {**batch, field: image}
 
     return change
 
@@ -354,7 +354,7 @@ def _check(subject: Subject, corruptions: tuple[str, ...], severities: tuple[int
         raise ConfigError(
             f"evals.corruptions.severities: found {max(severities)}, expected 1 ... {SEVERITIES}"
         )
-    shape = tuple(subject.program.source.fields["image"].shape)
+    shape = tuple(subject.field[1].shape)
     if len(shape) != 3:
         raise ConfigError(
             f"evals.corruptions: found samples of shape {shape}, expected images [H, W, C]"

@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
+from jaxssl import modalities
 from jaxssl.config.errors import ConfigError
 from jaxssl.data import Source
 from jaxssl.evals.features import DeviceFeatures, Features, place, replicate, to_host
@@ -78,9 +79,9 @@ def open_other(subject: Subject, source: str, path: str) -> Source:
       ConfigError: as `examine`.
     """
     program = subject.program
-    shape = tuple(program.source.fields["image"].shape)
+    shape = tuple(subject.field[1].shape)
     other = other_source(program, "out_of_distribution", "test", source=source, path=path)
-    found = tuple(other.fields["image"].shape)
+    found = tuple(other.fields[modalities.main_field(other.fields)].shape)
     if found != shape:
         raise ConfigError(
             f"evals.out_of_distribution.source: found samples of shape {found} in "

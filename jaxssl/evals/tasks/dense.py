@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+from jaxssl import modalities
 from jaxssl.config.errors import ConfigError
 from jaxssl.data import Source
 from jaxssl.evals.features import Features, place, replicate, standardise, to_host
@@ -79,7 +80,7 @@ def examine(
     classes, grid = _classes(train), _grid(subject, train)
     rows: list[tuple[np.ndarray, ...]] = []
     for batch, valid in subject.batches(train, limit=limit):
-        tokens = _tokens(subject, batch, grid)
+        tokens = _tokens(subject, train, batch, grid)
         some = _patches(
             tokens, batch["labels"], batch["index"], classes=classes, count=patches, seed=seed
         )
@@ -99,7 +100,7 @@ def examine(
 
     counts = np.zeros((3, classes), np.int64)
     for batch, valid in subject.batches(test, limit=limit):
-        tokens = _tokens(subject, batch, grid) * scale + shift
+        tokens = _tokens(subject, test, batch, grid) * scale + shift
         counts += to_host(_counts(model, tokens, batch["labels"], valid)).astype(np.int64)
     right, predicted, actual = counts
     iou = right / np.maximum(predicted + actual - right, 1)
@@ -193,10 +194,12 @@ def _counts(
     return jax.lax.map(count, jnp.arange(classes)).T
 
 
-def _tokens(subject: Subject, batch: Mapping[str, jax.Array], grid: int) -> jax.Array:
+def _tokens(
+    subject: Subject, source: Source, batch: Mapping[str, jax.Array], grid: int
+) -> jax.Array:
     """[B, T, D], T cells of a square grid, row by row."""
     if subject.state is None:
-        return _cells(batch["image"], grid=grid)
+        return _cells(batch[modalities.main_field(source.fields)], grid=grid)
     return subject.encode(batch, "tokens")
 
 
@@ -235,12 +238,12 @@ def _sources(subject: Subject, source: str, path: str, size: int) -> tuple[Sourc
         )
         found = train, test
     for one in found:
-        shape = one.fields["image"].shape
         if not _classes(one):
             raise ConfigError(
                 f"evals.dense.source: found {one.name}, which has no labels of pixels, expected a "
                 f"data set that has, such as 'camvid'"
             )
+        shape = one.fields[modalities.main_field(one.fields)].shape
         if len(shape) != 3 or shape[0] != shape[1]:
             raise ConfigError(
                 f"evals.dense: found images of shape {shape} in {one.name}, expected squares "

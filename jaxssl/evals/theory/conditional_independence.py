@@ -112,10 +112,11 @@ def seen_banks(subject: Subject, output: str, raw_half: str) -> tuple[Features, 
     config = subject.program.config.evals
     change = None
     if subject.kind == "raw_input" and raw_half != WHOLE:
+        name = subject.field[0]
 
         @jax.jit
         def change(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-            return {**batch, "image": halves.cut(batch["image"], raw_half)}
+            return {**batch, name: halves.cut(batch[name], raw_half)}
 
     bank = lambda source, limit: subject.features(source, limit=limit, output=output, change=change)
     return bank(subject.program.source, config.bank), bank(subject.test_source, config.test)
