@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxssl.config.errors import ConfigError, near
+from jaxssl.evals.features import Features
 from jaxssl.method import Field, Info
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
@@ -50,12 +51,40 @@ def predictions(subject: Any, output: str) -> Predictions:
     Raises:
       FloatingPointError: the output is not finite.
     """
-    source = subject.test_source
-    found = subject.features(source, limit=subject.program.config.evals.test, output=output)
+    found = _finite(subject, output)
+    shape = subject.shape_of(subject.test_source, output)[1:]
+    rows = subject.test_source.rows(found.index)
+    return Predictions(found.x.reshape(len(found.x), *shape), rows)
+
+
+def logits_and_labels(evaluator: str, subject: Any, output: str) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [N, K] of a classifier for `evals.test` held-out samples, and their classes [N].
+
+    Args:
+      evaluator: that asks, for error messages.
+      subject: trained or at random init, `jaxssl.evals.subject.Subject`.
+      output: name of the logits.
+
+    Raises:
+      ConfigError: a held-out label is none of the K classes.
+      FloatingPointError: logits are not finite.
+    """
+    found = _finite(subject, output)
+    classes = found.x.shape[1]
+    if found.y.min() < 0 or found.y.max() >= classes:
+        raise ConfigError(
+            f"evals.{evaluator}: found labels {found.y.min()} ... {found.y.max()} in "
+            f"{subject.test_source.name}, expected 0 ... {classes - 1}: the logits' classes"
+        )
+    return found.x, found.y
+
+
+def _finite(subject: Any, output: str) -> Features:
+    limit = subject.program.config.evals.test
+    found: Features = subject.features(subject.test_source, limit=limit, output=output)
     if not np.isfinite(found.x).all():
         raise FloatingPointError(f"the {subject.kind} {output} are not all finite")
-    shape = subject.shape_of(source, output)[1:]
-    return Predictions(found.x.reshape(len(found.x), *shape), source.rows(found.index))
+    return found
 
 
 def field_of(evaluator: str, of: str, info: Info, kinds: Sequence[str] = ()) -> Field:

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxssl.config.errors import ConfigError, near
+from jaxssl.config.errors import ConfigError
 from jaxssl.method import Field
 from jaxssl.modalities import mel
 from jaxssl.modalities.audio_transforms import FILTERS, TRANSFORMS, WAVES, read
 from jaxssl.modalities.fourier import filtered
-from jaxssl.modalities.parameters import parse, whole
+from jaxssl.modalities.parameters import parse_group
 
 MakeGroup = Callable[[jax.Array, jax.Array], jax.Array]
 QUIET = 1e-5  # a root mean square under it is silence, and stays it
@@ -51,7 +51,7 @@ def views(group: Mapping[str, Any], *, field: Field, data: Any, where: str) -> M
     (3, 2, 400)
     """
     del data
-    rate, transforms = _rate(field, where), _parse_group(where, group)
+    rate, transforms = _rate(field, where), parse_group(where, group, TRANSFORMS)
     salts = {name: zlib.crc32(name.encode()) for name in transforms}
     crop = transforms.get("crop")
     samples = crop.length(rate, f"{where}.crop") if crop else 0
@@ -155,21 +155,6 @@ def _rate(field: Field, where: str) -> float:
     if not rate > 0:
         raise ConfigError(f"{where}.of: found a field without `rate`, expected samples a second")
     return float(rate)
-
-
-def _parse_group(where: str, group: Mapping[str, Any]) -> dict[str, Any]:
-    for name in group:
-        if name not in ("count", *TRANSFORMS):
-            raise ConfigError(
-                f"{where}.{name}: no such transform{near(name, ('count', *TRANSFORMS))}"
-            )
-    whole(f"{where}.count", group.get("count"), 1)
-    parsed: dict[str, Any] = {
-        name: parse(kind, f"{where}.{name}", group[name])
-        for name, kind in TRANSFORMS.items()
-        if group.get(name) is not None
-    }
-    return {name: t for name, t in parsed.items() if getattr(t, "probability", 1.0) > 0.0}
 
 
 def _window(

@@ -108,6 +108,37 @@ def choice(default: str, *names: str) -> Any:
     return _field(parse, default)
 
 
+def parse_group(
+    where: str, group: Mapping[str, Any], transforms: Mapping[str, type], *others: str
+) -> dict[str, Any]:
+    """The transforms of a group of views that are on, in the order of `transforms`.
+
+    One that is absent, None or of probability 0 is off. A group has a `count`, too.
+
+    Args:
+      where: messages begin with it.
+      group: of the config.
+      transforms: name -> class.
+      others: names of fields of a group, beside `count`, that are no transforms.
+
+    Raises:
+      ConfigError: an unknown transform or field, a value out of range, or no count.
+    """
+    known = ("count", *others, *transforms)
+    for name in group:
+        if name not in known:
+            raise ConfigError(f"{where}.{name}: no such transform{near(name, known)}")
+    if "count" not in group:
+        raise ConfigError(f"{where}.count: missing, expected a whole number >= 1")
+    whole(f"{where}.count", group["count"], 1)
+    parsed: dict[str, Any] = {
+        name: parse(kind, f"{where}.{name}", group[name])
+        for name, kind in transforms.items()
+        if group.get(name) is not None
+    }
+    return {name: t for name, t in parsed.items() if getattr(t, "probability", 1.0) > 0.0}
+
+
 def parse(kind: type[T], where: str, value: Any) -> T:
     """An instance of the dataclass `kind` from a config value: its fields by name.
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxssl.config.errors import ConfigError, near
+from jaxssl.config.errors import ConfigError
 from jaxssl.method import Field
-from jaxssl.modalities.parameters import parse, whole
+from jaxssl.modalities.parameters import parse_group
 from jaxssl.modalities.points_transforms import TRANSFORMS, Crop
 
 MakeGroup = Callable[[jax.Array, jax.Array], jax.Array]
@@ -46,7 +46,7 @@ def views(group: Mapping[str, Any], *, field: Field, data: Any, where: str) -> M
     (5, 2, 4, 3)
     """
     del data
-    transforms = _parse_group(where, group)
+    transforms = parse_group(where, group, TRANSFORMS)
     size = transforms["points"].number if "points" in transforms else field.shape[0]
     if size > field.shape[0]:
         most = field.shape[0]
@@ -144,17 +144,3 @@ def _chosen(keys: Mapping[str, jax.Array], crop: Crop | None, x: jax.Array, size
     # Those that are kept come first, in a random order, then again.
     order = shuffled[jnp.argsort(rank[shuffled] >= kept, stable=True)]
     return x[order[jnp.arange(size) % kept]]
-
-
-def _parse_group(where: str, group: Mapping[str, Any]) -> dict[str, Any]:
-    known = ("count", *TRANSFORMS)
-    for name in group:
-        if name not in known:
-            raise ConfigError(f"{where}.{name}: no such transform{near(name, known)}")
-    whole(f"{where}.count", group.get("count"), 1)
-    parsed: dict[str, Any] = {
-        name: parse(kind, f"{where}.{name}", group[name])
-        for name, kind in TRANSFORMS.items()
-        if group.get(name) is not None
-    }
-    return {name: t for name, t in parsed.items() if getattr(t, "probability", 1.0) > 0.0}

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxssl.config.errors import ConfigError, near
+from jaxssl.config.errors import ConfigError
 from jaxssl.method import Field
-from jaxssl.modalities.parameters import parse, whole
+from jaxssl.modalities.parameters import parse_group, whole
 from jaxssl.modalities.series_transforms import TRANSFORMS, read
 
 MakeGroup = Callable[[jax.Array, jax.Array], jax.Array]
@@ -49,7 +49,7 @@ def views(group: Mapping[str, Any], *, field: Field, data: Any, where: str) -> M
     >>> make(jax.random.split(jax.random.key(0), (3, 2)), jnp.ones((3, 8, 2))).shape
     (3, 2, 8, 2)
     """
-    transforms = _parse_group(where, group)
+    transforms = parse_group(where, group, TRANSFORMS, "length")
     length = whole(f"{where}.length", group.get("length", 0), 0) or field.shape[0]
     salts = {name: zlib.crc32(name.encode()) for name in transforms}
 
@@ -146,16 +146,3 @@ def normalize(x: jax.Array, data: Any) -> jax.Array:
             )
     mean, std = (jnp.asarray(data[name], jnp.float32) for name in ("mean", "std"))
     return (x - mean) / std
-
-
-def _parse_group(where: str, group: Mapping[str, Any]) -> dict[str, Any]:
-    known = ("count", "length", *TRANSFORMS)
-    for name in group:
-        if name not in known:
-            raise ConfigError(f"{where}.{name}: no such transform{near(name, known)}")
-    parsed: dict[str, Any] = {
-        name: parse(kind, f"{where}.{name}", group[name])
-        for name, kind in TRANSFORMS.items()
-        if group.get(name) is not None
-    }
-    return {name: t for name, t in parsed.items() if getattr(t, "probability", 1.0) > 0.0}

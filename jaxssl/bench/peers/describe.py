@@ -4,17 +4,17 @@ The peer has neither jaxssl nor our defaults, so that nothing is left to be look
 """
 
 import dataclasses
-import importlib
 import inspect
 import os
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxssl import optim
-from jaxssl.config import schedules
+from jaxssl import encoders, heads, optim
+from jaxssl.config import finder, schedules
 from jaxssl.encoders import vit
 from jaxssl.method import Info
 from jaxssl.methods.composed.networks import head_place
@@ -78,17 +78,17 @@ def _group(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
     return {"count": group["count"], "size": group["size"], "transforms": drawn, **rest}
 
 
-def _filled(package: str, section: Mapping[str, Any]) -> dict[str, Any]:
+def _filled(package: ModuleType, section: Mapping[str, Any]) -> dict[str, Any]:
     """The section with the defaults of the network that it names."""
-    build = importlib.import_module(f"jaxssl.{package}.{section['name']}").build
-    parameters = inspect.signature(build).parameters.items()
+    found = finder.find(package, section["name"], defines="build", field="name", what="a network")
+    parameters = inspect.signature(found.build).parameters.items()
     empty = inspect.Parameter.empty
     defaults = {n: p.default for n, p in parameters if p.default is not empty and n != "dtype"}
     return defaults | dict(section)
 
 
 def _encoder(section: Mapping[str, Any]) -> dict[str, Any]:
-    found = _filled("encoders", section)
+    found = _filled(encoders, section)
     if found["name"] == "vit":
         size = vit.SIZES[found["size"]]._asdict()
         found |= {name: size[name] for name in VIT if found[name] is None}
@@ -102,7 +102,7 @@ def _heads(student: Mapping[str, Any]) -> dict[str, Any]:
     waiting = {}
     for name, section in student.items():
         reads, output = head_place(name, section)
-        waiting[name] = _filled("heads", section) | {"reads": reads, "output": output}
+        waiting[name] = _filled(heads, section) | {"reads": reads, "output": output}
     found: dict[str, Any] = {}
     while waiting:
         outputs = [head["output"] for head in waiting.values()]

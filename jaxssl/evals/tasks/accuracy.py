@@ -2,10 +2,7 @@
 
 from typing import Any
 
-import numpy as np
-
 from jaxssl import metrics
-from jaxssl.config.errors import ConfigError
 from jaxssl.evals import outputs
 from jaxssl.evals.subject import Subject
 from jaxssl.method import Info
@@ -35,21 +32,12 @@ def examine(subject: Subject, *, output: str = "logits", bins: int = 15) -> dict
     """
     if subject.state is None:
         return {}
-    limit = subject.program.config.evals.test
-    test = subject.features(subject.test_source, limit=limit, output=output)
-    classes = test.x.shape[1]
-    if test.y.min() < 0 or test.y.max() >= classes:
-        raise ConfigError(
-            f"evals.accuracy: found labels {test.y.min()} ... {test.y.max()} in "
-            f"{subject.test_source.name}, expected 0 ... {classes - 1}: the logits' classes"
-        )
-    if not np.isfinite(test.x).all():
-        raise FloatingPointError(f"the {subject.kind} {output} are not all finite")
+    logits, labels = outputs.logits_and_labels("accuracy", subject, output)
     return {
-        "top1": metrics.accuracy(test.x, test.y),
-        "balanced": metrics.balanced_accuracy(test.x, test.y),
-        "ece": metrics.expected_calibration_error(test.x, test.y, bins=bins),
-        "nll": metrics.negative_log_likelihood(test.x, test.y),
+        "top1": metrics.accuracy(logits, labels),
+        "balanced": metrics.balanced_accuracy(logits, labels),
+        "ece": metrics.expected_calibration_error(logits, labels, bins=bins),
+        "nll": metrics.negative_log_likelihood(logits, labels),
     }
 
 
@@ -63,8 +51,4 @@ def check_outputs(
     """
     del bins
     shape = outputs.shape_of("accuracy", output, shapes)
-    if shape[1:] != (info.num_classes,):
-        raise ConfigError(
-            f"evals.accuracy.output: found {output!r} of shape {list(shape)}, expected "
-            f"[B, {info.num_classes}]: one logit for each class"
-        )
+    outputs.check_shape("accuracy", output, shape, ("B", info.num_classes))

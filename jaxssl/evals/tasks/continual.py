@@ -32,6 +32,7 @@ def examine(subject: Subject, *, output: str = "logits") -> dict[str, float]:
       `jaxssl.metrics`.
 
     Raises:
+      ConfigError: a held-out label is none of the K classes.
       FloatingPointError: logits are not finite.
     """
     if subject.state is None:
@@ -39,9 +40,9 @@ def examine(subject: Subject, *, output: str = "logits") -> dict[str, float]:
     order = tasks.parse(subject.program.config.data.tasks)
     step = int(subject.state.step)
     now = min(order.count, -(-step // order.steps)) - 1 if step else order.count - 1
-    said, rows = outputs.predictions(subject, output)
-    right = said.argmax(-1) == rows["label"]
-    of_task = tasks.task_of(rows["label"], order.count, subject.num_classes)
+    logits, labels = outputs.logits_and_labels("continual", subject, output)
+    right = logits.argmax(-1) == labels
+    of_task = tasks.task_of(labels, order.count, subject.num_classes)
     here = [float(right[of_task == j].mean()) for j in range(now + 1)]
     found = {f"task_{j}": value for j, value in enumerate(here)}
     found["average"] = float(np.mean(here))

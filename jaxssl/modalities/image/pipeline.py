@@ -8,19 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxssl.config.errors import ConfigError, near
+from jaxssl.config.errors import ConfigError
 from jaxssl.devices.sharding import on_one_device
 from jaxssl.method import Field
 from jaxssl.modalities.image import colour, geometry
 from jaxssl.modalities.image.shared import TURNS, Tiles, turned
 from jaxssl.modalities.image.transforms import TRANSFORMS, Affine, Elastic
-from jaxssl.modalities.parameters import parse, whole
+from jaxssl.modalities.parameters import parse, parse_group, whole
 
 MakeGroup = Callable[[jax.Array, jax.Array], jax.Array]
 # Side of a view in pixels from which on a single CPU device makes one at a time: it stays in the
 # cache from one transform to the next, and what a draw leaves out is not computed.
 LARGE = 64
-FIELDS = ("count", "size", "turns", "tiles", *TRANSFORMS)
 
 
 class Group(NamedTuple):
@@ -188,18 +187,9 @@ def _warp(
 
 def _parse_group(where: str, config: Mapping[str, Any]) -> Group:
     given = dict(config)
-    for name in given:
-        if name not in FIELDS:
-            raise ConfigError(f"{where}.{name}: no such transform{near(name, FIELDS)}")
-    for name in ("count", "size"):
-        if name not in given:
-            raise ConfigError(f"{where}.{name}: missing, expected a whole number >= 1")
-    transforms: dict[str, Any] = {
-        name: parse(kind, f"{where}.{name}", given[name])
-        for name, kind in TRANSFORMS.items()
-        if given.get(name) is not None
-    }
-    transforms = {n: t for n, t in transforms.items() if getattr(t, "probability", 1.0) > 0.0}
+    transforms = parse_group(where, given, TRANSFORMS, "size", "turns", "tiles")
+    if "size" not in given:
+        raise ConfigError(f"{where}.size: missing, expected a whole number >= 1")
     if "crop" in transforms and "pad_crop" in transforms:
         raise ConfigError(f"{where}.pad_crop: found beside crop, expected one of the two")
     fills = {transforms[n].fill for n in ("affine", "elastic") if n in transforms}
