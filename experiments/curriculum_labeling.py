@@ -70,15 +70,8 @@ def get_config(preset: str = "digits") -> ConfigDict:
     per_class, steps, batch = SCALES[preset]
     config.method = "composed"
     config.views = {"global": config.views["global"].to_dict() | dict(count=1)}
-    config.student.classifier = dict(
-        name="classifier", width="num_classes", reads="pooled", output="logits"
-    )
-    config.losses.classes = dict(
-        fn="label_smoothing_cross_entropy",
-        student="logits",
-        pairs="single",
-        labels=dict(batch="label"),
-    )
+    config.student.classifier = recipes.classifier()
+    config.losses.classes = recipes.cross_entropy()
     config.train.update(steps=steps, global_batch=batch)
     peak = config.optimizer.learning_rate[1]
     config.optimizer.learning_rate = ("warmup_cosine", peak, steps // 20, peak / 1000)

@@ -52,15 +52,8 @@ def get_config(preset: str = "digits") -> ConfigDict:
         ),
         "views": config.views.to_dict(),
     }
-    config.student.classifier = dict(
-        name="classifier", width="num_classes", reads="pooled", output="logits"
-    )
-    config.losses.classes = dict(
-        fn="label_smoothing_cross_entropy",
-        student="logits",
-        pairs="single",
-        labels=dict(batch="label"),
-    )
+    config.student.classifier = recipes.classifier()
+    config.losses.classes = recipes.cross_entropy()
     config.views = {"global": config.views["global"].to_dict() | dict(count=1)}
     pretrain |= _small(config) if small else _published(config)
     config.stages = (

@@ -51,15 +51,8 @@ def get_config(preset: str = "digits") -> ConfigDict:
         weak=dict(weak, of="unlabelled/image", count=1),
         strong=dict(strong, of="unlabelled/image", count=1),
     )
-    config.student.classifier = dict(
-        name="classifier", width="num_classes", reads="pooled", output="logits"
-    )
-    config.losses.labelled = dict(
-        fn="label_smoothing_cross_entropy",
-        student="logits:labelled",
-        pairs="single",
-        labels=dict(batch="labelled/label"),
-    )
+    config.student.classifier = recipes.classifier()
+    config.losses.labelled = recipes.cross_entropy("logits:labelled", "labelled/label")
     config.losses.unlabelled = dict(
         fn="fixmatch", student="logits:strong", teacher="logits:weak", threshold=0.95
     )

@@ -45,7 +45,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
     config = recipes.base(preset)
     config.method = "composed"
     views = config.views["global"].to_dict() | dict(count=1)
-    student, classifier = config.encoder.to_dict(), _classifier()
+    student, classifier = config.encoder.to_dict(), recipes.classifier()
     teacher = student | dict(widths=TEACHER[preset])
     config.streams.labelled = dict(labels=dict(per_class=PER_CLASS[preset]), batch=LABELLED)
     config.streams.transfer = dict()
@@ -54,7 +54,9 @@ def get_config(preset: str = "digits") -> ConfigDict:
     )
     config.encoder = student | dict(widths=STUDENT[preset])
     config.student.classifier = classifier
-    config.losses.classes = _cross_entropy(0.1, "logits:labelled", "labelled/label")
+    config.losses.classes = dict(
+        recipes.cross_entropy("logits:labelled", "labelled/label"), weight=0.1
+    )
     config.losses.kd = dict(
         fn="kd",
         student="logits:transfer",
@@ -75,24 +77,10 @@ def get_config(preset: str = "digits") -> ConfigDict:
         "streams": {},
         "views": {"global": views},
         "encoder": teacher,
-        "losses": dict(classes=_cross_entropy(1.0, "logits", "label")),
+        "losses": dict(classes=dict(recipes.cross_entropy(), weight=1.0)),
         "teachers": {},
     }
     with config.evals.unlocked():
         config.evals.accuracy = dict(output="logits")
     config.stages = (dict(name="teacher", changes=labels_alone), dict(name="student"))
     return config
-
-
-def _classifier() -> dict[str, Any]:
-    return dict(name="classifier", width="num_classes", reads="pooled", output="logits")
-
-
-def _cross_entropy(weight: float, logits: str, labels: str) -> dict[str, Any]:
-    return dict(
-        fn="label_smoothing_cross_entropy",
-        student=logits,
-        pairs="single",
-        labels=dict(batch=labels),
-        weight=weight,
-    )

@@ -63,12 +63,7 @@ def get_config(preset: str = "digits") -> ConfigDict:
         pairs="cross",
         temperature=temperature,
     )
-    config.losses.classes = dict(
-        fn="label_smoothing_cross_entropy",
-        student="logits",
-        pairs="single",
-        labels=dict(batch="label"),
-    )
+    config.losses.classes = recipes.cross_entropy()
     if preset == "imagenet1k_resnet50":
         vision.imagenet_recipe(
             config, name="lars", learning_rate=1.2, weight_decay=1e-6, batch=1024, epochs=300

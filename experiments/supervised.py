@@ -27,15 +27,8 @@ def get_config(preset: str = "digits") -> ConfigDict:
     config = recipes.base(preset)
     vision.two_views(config, "simclr")
     config.method = "composed"
-    config.student.classifier = dict(
-        name="classifier", width="num_classes", reads="pooled", output="logits"
-    )
-    config.losses.classes = dict(
-        fn="label_smoothing_cross_entropy",
-        student="logits",
-        pairs="single",
-        labels=dict(batch="label"),
-    )
+    config.student.classifier = recipes.classifier()
+    config.losses.classes = recipes.cross_entropy()
     if preset == "imagenet1k_resnet50":
         vision.imagenet_recipe(
             config,

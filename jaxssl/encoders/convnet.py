@@ -5,6 +5,7 @@ s^2 times cheaper, which is where a plain network spends its time.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -65,6 +66,14 @@ class ConvNet(nn.Module):
         return convnet_outputs(x, x.mean((1, 2), dtype=jnp.float32), stages, capture, self.dtype)
 
 
+def check_layers(widths: Sequence[int], strides: Sequence[int]) -> None:
+    """Raise ConfigError where widths and strides are not those of the same layers."""
+    check_positive("widths", widths)
+    check_positive("strides", strides)
+    if len(strides) != len(widths):
+        raise ConfigError(f"strides: found {len(strides)} values, expected {len(widths)} as widths")
+
+
 def check_convnet_call(
     x: jax.Array, keep: jax.Array | None, capture: tuple[str, ...], depth: int, divisor: int
 ) -> None:
@@ -121,10 +130,7 @@ def build(
     >>> out["pooled"].shape, out["tokens"].shape
     ((4, 16), (4, 4, 16))
     """
-    check_positive("widths", widths)
-    check_positive("strides", strides)
+    check_layers(widths, strides)
     check_positive("space_to_depth", (space_to_depth,))
     check_choice("norm", norm, NORMS)
-    if len(strides) != len(widths):
-        raise ConfigError(f"strides: found {len(strides)} values, expected {len(widths)} as widths")
     return ConvNet(tuple(widths), tuple(strides), space_to_depth, norm, dtype)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxssl.config.by_name import check_choice, check_positive
 from jaxssl.config.errors import ConfigError
+from jaxssl.encoders.convnet import check_layers
 
 NORMS = ("batch", "group")
 
@@ -92,10 +93,7 @@ def build(
     >>> out["pooled"].shape, out["tokens"].shape
     ((4, 16), (4, 5, 8))
     """
-    check_positive("widths", widths)
-    check_positive("strides", strides)
+    check_layers(widths, strides)
     check_positive("kernel", (kernel,))
     check_choice("norm", norm, NORMS)
-    if len(strides) != len(widths):
-        raise ConfigError(f"strides: found {len(strides)} values, expected {len(widths)} as widths")
     return SeriesConvNet(tuple(widths), tuple(strides), kernel, norm, dtype)

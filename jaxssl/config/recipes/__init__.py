@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -40,6 +41,29 @@ def base(preset: str) -> ConfigDict:
     for section in OPEN:
         config[section].unlock()
     return config
+
+
+def classifier() -> dict[str, Any]:
+    """A linear classifier of the pooled output as a head, its logits in "logits"."""
+    return dict(name="classifier", width="num_classes", reads="pooled", output="logits")
+
+
+def cross_entropy(student: str = "logits", labels: str = "label") -> dict[str, Any]:
+    """The cross-entropy of logits with a field of the batch as a term."""
+    return dict(
+        fn="label_smoothing_cross_entropy",
+        student=student,
+        pairs="single",
+        labels=dict(batch=labels),
+    )
+
+
+def short_run(config: Any, *, steps: int, batch: int, every: int) -> None:
+    """The training of a preset that takes minutes on a laptop, evaluated every so many steps."""
+    config.train.update(steps=steps, global_batch=batch)
+    config.optimizer.update(learning_rate=("warmup_cosine", 2e-3, 30, 2e-6), weight_decay=0.05)
+    config.evals.update(every_steps=every)
+    config.checkpoint.update(every_steps=every)
 
 
 def data_path(name: str) -> str:

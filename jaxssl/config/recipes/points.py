@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxssl.config.recipes import Presets, data_path
+from jaxssl.config.recipes import Presets, data_path, short_run
 
 
 def _modelnet10(config: Any) -> None:
@@ -20,10 +20,8 @@ def _modelnet10(config: Any) -> None:
         jitter=dict(sigma=0.01),
     )
     config.views = {"global": dict(count=4, **shapes)}
-    config.train.update(steps=300, global_batch=64)
-    config.optimizer.update(learning_rate=("warmup_cosine", 2e-3, 30, 2e-6), weight_decay=0.05)
-    config.evals.update(every_steps=150, size=512, batch_size=64)
-    config.checkpoint.update(every_steps=150)
+    short_run(config, steps=300, batch=64, every=150)
+    config.evals.update(size=512, batch_size=64)
 
 
 PRESETS: Presets = {"modelnet10": _modelnet10}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxssl.config.recipes import Presets, data_path
+from jaxssl.config.recipes import Presets, data_path, short_run
 
 
 def _ucr(config: Any) -> None:
@@ -16,10 +16,7 @@ def _ucr(config: Any) -> None:
         jitter=dict(sigma=0.05),
     )
     config.views = {"global": dict(count=4, **outlines)}
-    config.train.update(steps=300, global_batch=64)
-    config.optimizer.update(learning_rate=("warmup_cosine", 2e-3, 30, 2e-6), weight_decay=0.05)
-    config.evals.update(every_steps=100)
-    config.checkpoint.update(every_steps=100)
+    short_run(config, steps=300, batch=64, every=100)
 
 
 def _uci_har(config: Any) -> None:
@@ -39,10 +36,7 @@ def _uci_har(config: Any) -> None:
         time_mask=dict(width=0.2),
     )
     config.views = {"global": dict(count=4, **activities)}
-    config.train.update(steps=250, global_batch=128)
-    config.optimizer.update(learning_rate=("warmup_cosine", 2e-3, 30, 2e-6), weight_decay=0.05)
-    config.evals.update(every_steps=125)
-    config.checkpoint.update(every_steps=125)
+    short_run(config, steps=250, batch=128, every=125)
 
 
 PRESETS: Presets = {"ucr": _ucr, "uci_har": _uci_har}
