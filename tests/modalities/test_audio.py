@@ -1,6 +1,5 @@
 """Waveforms: views by key and sample, transforms by hand-computed values, spectrograms by scipy."""
 
-import re
 import zlib
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.signal
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from keyed_views import check_draws, check_eight_devices
 from ml_collections import ConfigDict
 
 from jaxssl import modalities
@@ -90,31 +89,11 @@ def test_a_view_follows_its_sample_through_any_order_and_company(make_everything
 
 
 def test_views_differ_by_key_index_and_number(make_everything):
-    batch = batch_of(8)
-    batch["audio"] = batch["audio"].at[:].set(batch["audio"][0])
-    first = make_everything(KEY, batch)
-    again = make_everything(jax.random.fold_in(KEY, 1), batch)
-    for group in EVERYTHING:
-        assert not np.array_equal(first[group][0], first[group][1])
-        assert not np.array_equal(first[group], again[group])
-    assert not np.array_equal(first["global"][:, 0], first["global"][:, 1])
+    check_draws(make_everything, KEY, batch_of(8), "audio")
 
 
 def test_eight_devices_make_the_views_of_one_without_communication(make_everything):
-    batch = batch_of(8)
-    single = make_everything(KEY, batch)
-    axes = (AxisType.Auto,) * 3
-    mesh = jax.make_mesh((4, 2, 1), ("data", "fsdp", "model"), axis_types=axes)
-    with jax.set_mesh(mesh):
-        rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-        sharded = jax.device_put(batch, rows)
-        compiled = make_everything.lower(KEY, sharded).compile()
-        several = compiled(KEY, sharded)
-    names = r"all-gather|all-to-all|all-reduce|reduce-scatter|collective-permute"
-    assert re.findall(names, compiled.as_text()) == []
-    for group in EVERYTHING:
-        assert several[group].sharding.is_equivalent_to(rows, 3)
-        np.testing.assert_allclose(several[group], single[group], atol=1e-5)
+    check_eight_devices(make_everything, KEY, batch_of(8), atol=1e-5)
 
 
 def test_adding_a_transform_leaves_the_draws_of_the_others():

@@ -1,14 +1,13 @@
 """Groups of views from a config: reproducible by sample and view, and strict about its fields."""
 
 import math
-import re
 
 import image_views
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from keyed_views import check_draws, check_eight_devices
 from ml_collections import ConfigDict
 
 from jaxssl import modalities
@@ -143,31 +142,11 @@ def test_a_view_follows_its_sample_through_any_order_and_company(make_everything
 
 
 def test_views_differ_by_key_index_and_number(make_everything):
-    batch = batch_of(8)
-    batch["image"] = batch["image"].at[:].set(batch["image"][0])
-    first = make_everything(KEY, batch)
-    again = make_everything(jax.random.fold_in(KEY, 1), batch)
-    for group in EVERYTHING:
-        assert not np.array_equal(first[group][0], first[group][1])
-        assert not np.array_equal(first[group], again[group])
-    assert not np.array_equal(first["global"][:, 0], first["global"][:, 1])
+    check_draws(make_everything, KEY, batch_of(8), "image")
 
 
 def test_eight_devices_make_the_views_of_one_without_communication(make_everything):
-    batch = batch_of(8)
-    single = make_everything(KEY, batch)
-    axes = (AxisType.Auto,) * 3
-    mesh = jax.make_mesh((4, 2, 1), ("data", "fsdp", "model"), axis_types=axes)
-    with jax.set_mesh(mesh):
-        rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-        sharded = jax.device_put(batch, rows)
-        compiled = make_everything.lower(KEY, sharded).compile()
-        several = compiled(KEY, sharded)
-    names = r"all-gather|all-to-all|all-reduce|reduce-scatter|collective-permute"
-    assert re.findall(names, compiled.as_text()) == []
-    for group in EVERYTHING:
-        assert several[group].sharding.is_equivalent_to(rows, 5)
-        np.testing.assert_allclose(several[group], single[group], atol=1e-6)
+    check_eight_devices(make_everything, KEY, batch_of(8), atol=1e-6)
 
 
 def test_adding_a_transform_leaves_the_draws_of_the_others():
