@@ -36,7 +36,7 @@ class Field(NamedTuple):
     """A field of a batch: what it is, and the shape of one sample of it.
 
     Attributes:
-      kind: one of KINDS.
+      kind: one of KINDS, or the dotted name of a module that is a modality (`jaxssl.modalities`).
       shape: of one sample, e.g. (32, 32, 3); () is a number.
       dtype: name of the numpy dtype.
       facts: what a kind must know beside: a sample rate, columns, names of classes.

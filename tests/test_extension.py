@@ -227,6 +227,15 @@ def test_a_config_of_parts_from_elsewhere_trains_and_is_evaluated(strokes, tmp_p
     assert accuracy["trained"] > 0.9  # half around or all is plain to see
 
 
+def test_a_kind_that_is_none_is_refused_with_the_near_name(strokes, monkeypatch):
+    import strokes_lib.source
+
+    kind = strokes_lib.source.STROKES._replace(kind="serie")
+    monkeypatch.setattr(strokes_lib.source, "STROKES", kind)
+    with pytest.raises(ConfigError, match=r"'pen' is of kind 'serie'; did you mean 'series'"):
+        Program(configs.load(str(strokes)))
+
+
 def test_every_part_is_the_one_of_the_package(strokes):
     program = Program(configs.load(str(strokes)))
     Evaluator(program)

@@ -1,7 +1,8 @@
 """The parts of a config found by name: one module is imported, the one that is named.
 
-A part (an encoder, head, mask, memory, target, family, evaluator or data source) is a module that
-defines what makes it one: `build`, `open` or `PROTOCOL`. A short name is a module of the package of
+A part (an encoder, head, mask, memory, target, family, modality, table maker, evaluator or data
+source) is a module that defines what makes it one: `build`, `views`, `make`, `PROTOCOL` or `open`;
+a loss is a function. A short name is a module of the package of
 its kind, or of a room in it; a dotted one, such as "my_package.my_module", is any module that
 Python can import, so that nobody edits this package to extend it.
 """

@@ -4,9 +4,10 @@ import sys
 from typing import Any
 
 from jaxssl.config import finder
-from jaxssl.config.errors import ConfigError
+from jaxssl.config.errors import ConfigError, near
 from jaxssl.data.part import Part, positions
 from jaxssl.data.source import Source
+from jaxssl.method import KINDS
 
 __all__ = ["Part", "Source", "load"]
 
@@ -44,6 +45,10 @@ def load(config: Any, split: str) -> Source:
     except OSError as error:
         place = error.filename or config.get("path", "")
         raise ConfigError(f"data.path: {place}: {error.strerror or error}") from error
+    for column, (kind, *_) in source.fields.items():
+        if kind not in KINDS and "." not in kind:
+            hint = near(kind, KINDS)
+            raise ConfigError(f"data.source: {name}: {column!r} is of kind {kind!r}{hint}")
     ranges = config.get("ranges", ())
     if split == "train" and ranges and hasattr(source, "order"):
         raise ConfigError(

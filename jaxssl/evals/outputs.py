@@ -52,9 +52,7 @@ def predictions(subject: Any, output: str) -> Predictions:
       FloatingPointError: the output is not finite.
     """
     found = _finite(subject, output)
-    shape = subject.shape_of(subject.test_source, output)[1:]
-    rows = subject.test_source.rows(found.index)
-    return Predictions(found.x.reshape(len(found.x), *shape), rows)
+    return Predictions(found.x, subject.test_source.rows(found.index))
 
 
 def logits_and_labels(evaluator: str, subject: Any, output: str) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +79,7 @@ def logits_and_labels(evaluator: str, subject: Any, output: str) -> tuple[np.nda
 
 def _finite(subject: Any, output: str) -> Features:
     limit = subject.program.config.evals.test
-    found: Features = subject.features(subject.test_source, limit=limit, output=output)
+    found: Features = subject.outputs(subject.test_source, output, limit=limit)
     if not np.isfinite(found.x).all():
         raise FloatingPointError(f"the {subject.kind} {output} are not all finite")
     return found

@@ -151,6 +151,12 @@ class Subject:
             os.replace(beside, path)
         return found
 
+    def outputs(self, source: Source, output: str, *, limit: int = 0) -> Features:
+        """As `features`, in the shape of the output: x float32 [N, ...]."""
+        found = self.features(source, limit=limit, output=output)
+        shape = self.shape_of(source, output)[1:]
+        return Features(found.x.reshape(len(found.x), *shape), found.y, found.index)
+
     def _identity(self, source: Source, limit: int, output: str) -> str:
         config = self.program.config
         parts: dict[str, Any] = {"kind": self.kind, "encoder": self.content, "limit": limit}

@@ -37,7 +37,7 @@ from jaxssl.config.naming import fold_name
 from jaxssl.devices.sharding import batch_sharded
 from jaxssl.heads import linear
 from jaxssl.method import PICTURES, PRETEXT, Aux, Batch, Context, Info, Method, Optimizer, PyTree
-from jaxssl.methods import toolkit as checks
+from jaxssl.methods import toolkit
 from jaxssl.methods.composed import inputs as blocks
 from jaxssl.methods.composed import outputs as encode
 from jaxssl.methods.composed import pictures
@@ -64,7 +64,7 @@ def build(config: Any, info: Info) -> Method:
       ConfigError: naming the first field that does not fit.
     """
     options = _options(config)
-    checks.unread(config, "losses", "teachers", "targets")
+    toolkit.unread(config, "losses", "teachers", "targets")
     weight = schedules.make(
         options["adversarial_weight"], info.steps, "method_options.adversarial_weight"
     )
@@ -150,7 +150,7 @@ def build(config: Any, info: Info) -> Method:
         return value, Aux(jax.lax.stop_gradient(after), metrics)
 
     shapes, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
-    checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
+    toolkit.microbatches(config, tuple(extra["batch_stats"]["student"]))
     return Method(
         init,
         {"main": loss},
@@ -180,7 +180,7 @@ def _unnamed(tree: PyTree) -> dict[str, PyTree]:
 
 
 def _options(config: Any) -> dict[str, Any]:
-    options = checks.options(config, OPTIONS)
+    options = toolkit.options(config, OPTIONS)
     for name in ("overlap", "overlap_weight"):
         found = options[name]
         kinds = int if name == "overlap" else (int, float)
@@ -214,7 +214,7 @@ def _hole(config: Any, made: blocks.Blocks) -> str:
     """The group of views, once its mask is known to cut a hole."""
     if len(made.groups) != 1:
         raise ConfigError(f"views: found the groups {made.groups}, expected one")
-    fields = {field for hiding in made.hidings.values() for field in hiding.fields}
+    fields = {field for entry in made.group_masks.values() for field in entry.fields}
     if not {"pixels", "x"} <= fields:
         raise ConfigError(
             f"masks: found {sorted(config.masks)}, expected one that cuts a hole, such as 'region'"

@@ -43,8 +43,7 @@ from jaxssl.config.errors import ConfigError
 from jaxssl.config.naming import fold_name
 from jaxssl.memories import MemoryInput, center
 from jaxssl.method import Aux, Batch, Context, Info, Method, Optimizer, PyTree, Readout
-from jaxssl.methods import mokd_sides
-from jaxssl.methods import toolkit as checks
+from jaxssl.methods import mokd_sides, toolkit
 from jaxssl.methods.composed import inputs as blocks
 from jaxssl.methods.composed import outputs as encode
 from jaxssl.methods.composed.networks import Networks
@@ -74,7 +73,7 @@ def build(config: Any, info: Info) -> Method:
     pair = Pair(config, info)
     sides = pair.sides
     shapes, extra = jax.eval_shape(pair.init, jax.random.key(0), example_batch(info))
-    checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
+    toolkit.microbatches(config, tuple(extra["batch_stats"]["student"]))
     named: dict[str, Readout] = {
         name: _encoder(config, info, side, "") for name, side in sides.items()
     }
@@ -93,7 +92,7 @@ class Pair:
     """Both networks with what they learn from each other."""
 
     def __init__(self, config: Any, info: Info):
-        options = checks.options(config, OPTIONS)
+        options = toolkit.options(config, OPTIONS)
         self.of_side: dict[str, Any] = {
             n: check_fields(options[n], SIDES[n], f"method_options.{n}") for n in OTHER
         }

@@ -37,7 +37,7 @@ from jaxssl.config.errors import ConfigError, near
 from jaxssl.config.naming import fold_name
 from jaxssl.config.schedules import Schedule
 from jaxssl.method import Aux, Batch, Context, Info, Method, PyTree, Teacher
-from jaxssl.methods import toolkit as checks
+from jaxssl.methods import toolkit
 from jaxssl.methods.composed import outputs as encode
 from jaxssl.methods.composed.networks import DTYPES, Head, Networks, order_heads
 from jaxssl.state import example_batch
@@ -70,7 +70,7 @@ def build(config: Any, info: Info) -> Method:
     Raises:
       ConfigError: naming the first field that does not fit.
     """
-    options = checks.options(config, OPTIONS)
+    options = toolkit.options(config, OPTIONS)
     make = modalities.build(config.views, info.fields, config.data)
     ids = _groups(config)
     k = _neighbors(options["neighbors"], info.global_batch, len(ids["pool"]))
@@ -129,7 +129,7 @@ def build(config: Any, info: Info) -> Method:
         return (byol + w * across) / (1 + w), Aux({"batch_stats": stopped}, metrics)
 
     _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
-    checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
+    toolkit.microbatches(config, tuple(extra["batch_stats"]["student"]))
     named = encode.encoders_of(config, info, Networks(networks.encoder, {}))
     return Method(init, {"main": loss}, named, {teacher_name: teacher})
 

@@ -45,7 +45,7 @@ from jaxssl.losses.bags import POOLS
 from jaxssl.losses.vectors import unit
 from jaxssl.memories import Memory, MemoryInput, queue
 from jaxssl.method import Aux, Batch, Context, Info, Method, PyTree, Teacher
-from jaxssl.methods import toolkit as checks
+from jaxssl.methods import toolkit
 from jaxssl.methods.composed import outputs as encode
 from jaxssl.methods.composed.networks import DTYPES, Networks
 from jaxssl.state import example_batch
@@ -72,7 +72,7 @@ def build(config: Any, info: Info) -> Method:
       ConfigError: naming the first field that does not fit.
     """
     options = _options(config)
-    checks.unread(config, "losses")
+    toolkit.unread(config, "losses")
     make = modalities.build(config.views, info.fields, config.data)
     teacher_name, whole, teacher = _teacher(config, info)
     crops = tuple(group for group in modalities.group_ids(config.views) if group != whole)
@@ -182,7 +182,7 @@ def build(config: Any, info: Info) -> Method:
 
     _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
     # The generator's batch norm sees the words, all of them in every part.
-    checks.microbatches(config, [n for n in extra["batch_stats"]["student"] if n == "encoder"])
+    toolkit.microbatches(config, [n for n in extra["batch_stats"]["student"] if n == "encoder"])
     return Method(
         init,
         {"main": loss},
@@ -240,7 +240,7 @@ def _per_sample(key: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def _options(config: Any) -> dict[str, Any]:
-    options = checks.options(config, OPTIONS)
+    options = toolkit.options(config, OPTIONS)
     where = "method_options."
     check_choice(where + "vocabulary", options["vocabulary"], VOCABULARIES)
     check_choice(where + "pool", options["pool"], POOLS)

@@ -37,8 +37,7 @@ from jaxssl.config.naming import fold_name
 from jaxssl.devices.chunking import chunked
 from jaxssl.devices.sharding import batch_sharded
 from jaxssl.method import PRETEXT, Aux, Batch, Context, Info, Method, PyTree
-from jaxssl.methods import halves
-from jaxssl.methods import toolkit as checks
+from jaxssl.methods import halves, toolkit
 from jaxssl.methods.composed.networks import DTYPES, Networks
 from jaxssl.state import example_batch
 
@@ -55,7 +54,7 @@ def build(config: Any, info: Info) -> Method:
       ConfigError: naming the first field that does not fit.
     """
     options = _options(config, info)
-    checks.unread(config, "losses", "masks", "targets", "teachers")
+    toolkit.unread(config, "losses", "masks", "targets", "teachers")
     group, count = halves.only_group(config), options["landmarks"]
     sides = dict(zip(ENCODERS, (options["half"], halves.opposite(options["half"]))))
     make = modalities.build(config.views, info.fields, config.data)
@@ -161,12 +160,12 @@ def build(config: Any, info: Info) -> Method:
 
     if k > 1:
         _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
-        checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
+        toolkit.microbatches(config, tuple(extra["batch_stats"]["student"]))
     return Method(init, {"main": loss}, {"student": encode, PRETEXT: pretext})
 
 
 def _options(config: Any, info: Info) -> dict[str, Any]:
-    options = checks.options(config, OPTIONS)
+    options = toolkit.options(config, OPTIONS)
     check_choice("method_options.half", options["half"], halves.HALVES)
     check_positive("method_options.landmarks", (options["landmarks"],))
     limit = options["limit"]

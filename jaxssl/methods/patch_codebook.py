@@ -36,7 +36,7 @@ from jaxssl.config.errors import ConfigError
 from jaxssl.config.naming import fold_name
 from jaxssl.losses.vectors import nearest
 from jaxssl.method import Aux, Batch, Context, Info, Method, PyTree
-from jaxssl.methods import toolkit as checks
+from jaxssl.methods import toolkit
 from jaxssl.targets.pixels import patchify
 
 OPTIONS = {"count": 0}
@@ -48,8 +48,8 @@ def build(config: Any, info: Info) -> Method:
     Raises:
       ConfigError: naming the first field that does not fit.
     """
-    checks.unread(config, "student", "teachers", "losses", "masks")
-    count = checks.options(config, OPTIONS)["count"]
+    toolkit.unread(config, "student", "teachers", "losses", "masks")
+    count = toolkit.options(config, OPTIONS)["count"]
     check_positive("method_options.count", (count,))
     patch = _patch(config)
     make = modalities.build(config.views, info.fields, config.data)

@@ -25,7 +25,7 @@ from jaxssl.devices.chunking import chunked
 from jaxssl.devices.sharding import batch_sharded
 from jaxssl.losses.relations import AGGREGATIONS
 from jaxssl.method import Aux, Batch, Context, Info, Method, PyTree
-from jaxssl.methods import toolkit as checks
+from jaxssl.methods import toolkit
 from jaxssl.methods.composed import outputs as encode
 from jaxssl.methods.composed.networks import DTYPES, Networks
 from jaxssl.state import example_batch
@@ -40,7 +40,7 @@ def build(config: Any, info: Info) -> Method:
       ConfigError: naming the first field that does not fit.
     """
     options = _options(config)
-    checks.unread(config, "teachers", "losses")
+    toolkit.unread(config, "teachers", "losses")
     make = modalities.build(config.views, info.fields, config.data)
     groups = _groups(config, info)
     k = config.train.microbatches
@@ -88,12 +88,12 @@ def build(config: Any, info: Info) -> Method:
 
     if k > 1:
         _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
-        checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
+        toolkit.microbatches(config, tuple(extra["batch_stats"]["student"]))
     return Method(init, {"main": loss}, encode.encoders_of(config, info, networks))
 
 
 def _options(config: Any) -> dict[str, Any]:
-    options = checks.options(config, OPTIONS)
+    options = toolkit.options(config, OPTIONS)
     check_choice("method_options.aggregation", options["aggregation"], AGGREGATIONS)
     for name, least, most in (("gamma", 0, float("inf")), ("alpha", 0, 1)):
         value = options[name]

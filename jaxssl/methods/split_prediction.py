@@ -25,8 +25,7 @@ from jaxssl.config.by_name import check_choice
 from jaxssl.config.errors import ConfigError, near
 from jaxssl.config.naming import fold_name
 from jaxssl.method import PRETEXT, Aux, Batch, Context, Info, Method, PyTree
-from jaxssl.methods import halves
-from jaxssl.methods import toolkit as checks
+from jaxssl.methods import halves, toolkit
 from jaxssl.methods.composed.networks import DTYPES, Head, Networks
 from jaxssl.state import example_batch
 
@@ -40,9 +39,9 @@ def build(config: Any, info: Info) -> Method:
     Raises:
       ConfigError: naming the first field that does not fit.
     """
-    context = checks.options(config, OPTIONS)["context"]
+    context = toolkit.options(config, OPTIONS)["context"]
     check_choice("method_options.context", context, halves.HALVES)
-    checks.unread(config, "losses", "masks", "targets", "teachers")
+    toolkit.unread(config, "losses", "masks", "targets", "teachers")
     group = halves.only_group(config)
     make = modalities.build(config.views, info.fields, config.data)
 
@@ -94,7 +93,7 @@ def build(config: Any, info: Info) -> Method:
 
     if config.train.microbatches > 1:
         _, extra = jax.eval_shape(init, jax.random.key(0), example_batch(info))
-        checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
+        toolkit.microbatches(config, tuple(extra["batch_stats"]["student"]))
     return Method(init, {"main": loss}, {"student": encode, PRETEXT: pretext})
 
 

@@ -9,7 +9,7 @@ from jaxssl.config.errors import ConfigError
 from jaxssl.data.source import Source
 from jaxssl.evals.subject import Subject
 from jaxssl.method import Field
-from jaxssl.tables.inputs import output_of, shape_of
+from jaxssl.tables.inputs import shape_of
 from jaxssl.tables.table import Table, placeholder, sample_table
 
 
@@ -36,9 +36,9 @@ def make(
     """
     fields, columns = _fields(subject, source, outputs, dtype), {}
     for name, field in fields.items():
-        index, values = output_of(subject, source, name)
-        columns[name] = field, values.astype(field.dtype)
-    return sample_table(source, index, columns)
+        found = subject.outputs(source, name)
+        columns[name] = field, found.x.astype(field.dtype)
+    return sample_table(source, found.index, columns)
 
 
 def example(subject: Subject, source: Source, **fields: Any) -> Table:

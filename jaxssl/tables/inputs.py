@@ -9,26 +9,15 @@ from jaxssl.evals.subject import Subject
 from jaxssl.tables.table import Table
 
 
-def output_of(subject: Subject, source: Source, output: str) -> tuple[Array, Array]:
-    """(positions [N] in the source, float32 [N, ...]) of an output, of all that can be read.
-
-    Args:
-      subject: the encoder.
-      source: of the samples.
-      output: of the encoder.
-    """
-    found = subject.features(source, output=output)
-    shape = shape_of(subject, source, output)
-    return found.index, found.x.reshape(len(found.x), *shape)
-
-
 def shape_of(
     subject: Subject, source: Source, output: str, *, field: str = "output", rank: int | None = None
 ) -> tuple[int, ...]:
     """The shape of an output of one sample.
 
     Args:
-      subject, source, output: as of `output_of`.
+      subject: the encoder.
+      source: of the samples.
+      output: of the encoder.
       field: that names the output, for messages.
       rank: that it must have; None is any.
 

@@ -94,16 +94,13 @@ def parse(entry: Any, field: str, trained: list[str], made: list[str]) -> Making
     known = {key: p for key, p in parameters.items() if key not in GIVEN}
     read = {key for key, p in known.items() if _is_table(p.annotation)}
     # A table is given by its name, which is text; any other field is as the maker says.
-    check_fields(field, name, fields, {k: _named(p) if k in read else p for k, p in known.items()})
+    given = {k: p.replace(annotation=str) if k in read else p for k, p in known.items()}
+    check_fields(field, name, fields, given)
     tables = {key: fields.pop(key) for key in sorted(read & fields.keys())}
     for key, table in tables.items():
         if table not in made:
             raise ConfigError(f"{field}.{key}: no earlier table {table!r}{near(table, made)}")
     return Making(maker, name, of, encoder, stream, fields, tables, field)
-
-
-def _named(parameter: inspect.Parameter) -> inspect.Parameter:
-    return parameter.replace(annotation=str)
 
 
 def _is_table(annotation: Any) -> bool:

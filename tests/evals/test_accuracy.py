@@ -102,7 +102,7 @@ def test_labels_of_other_classes_are_one_line(judged):
     subject = evaluator.subject("trained", state)
     rows = subject.features(subject.test_source, limit=64, output="logits")
     rows.y[3] = 10
-    subject.features = lambda *args, **more: rows
+    subject.outputs = lambda *args, **more: rows
     with pytest.raises(ConfigError, match=r"found labels 0 \.\.\. 10 in .*, expected 0 \.\.\. 9"):
         protocol.evaluator("accuracy").examine(subject)
     rows.y[3], rows.x[5, 2] = 0, np.nan

@@ -46,12 +46,8 @@ def judge(name, said, state=True, **fields):
         state=types.SimpleNamespace(step=7) if state else None,
         program=types.SimpleNamespace(config=ConfigDict({"evals": {"test": 0}})),
         test_source=SOURCE,
-        features=lambda source, limit=0, output="series": (
-            Features(said[output][index].reshape(N, -1), index, index)
-            if output in said
-            else Features(np.zeros((N, 1)), index, index)
-        ),
-        shape_of=lambda source, output: shapes[output].shape,
+        features=lambda source, limit: Features(np.zeros((N, 1)), index, index),
+        outputs=lambda source, output, limit: Features(said[output][index], index, index),
     )
     return evaluator.examine(subject, **fields)
 

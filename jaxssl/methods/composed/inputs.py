@@ -59,7 +59,7 @@ class Blocks:
       groups: the groups of `config.views`.
       ids: group -> the numbers of its views; "mixed" is the last.
       streams: group -> the stream that its views are made of.
-      hidings: the entries of `config.masks`.
+      group_masks: the entries of `config.masks`.
     """
 
     def __init__(
@@ -85,8 +85,10 @@ class Blocks:
             self.ids["mixed"] = (sum(map(len, self.ids.values())),)
             self.streams["mixed"] = self.streams[self._mixed[0]]
         self._keyed = keyed
-        self.hidings = {name: self._hiding(name, config, encoder, info) for name in config.masks}
-        self._check_hidings()
+        self.group_masks = {
+            name: self._masks_of(name, config, encoder, info) for name in config.masks
+        }
+        self._check_group_masks()
 
     def _check_mixed(self, config: Any) -> None:
         field = "method_options.mixed"
@@ -103,7 +105,7 @@ class Blocks:
         if self.shapes[first] != self.shapes[second]:
             raise ConfigError(f"{field}: views of {first!r} and {second!r} differ in size")
 
-    def _hiding(self, name: str, config: Any, encoder: nn.Module, info: Info) -> GroupMasks:
+    def _masks_of(self, name: str, config: Any, encoder: nn.Module, info: Info) -> GroupMasks:
         entry, field = config.masks[name].to_dict(), f"masks.{name}"
         groups = entry.pop("views", self.groups)
         groups = (groups,) if isinstance(groups, str) else tuple(groups)
@@ -127,11 +129,11 @@ class Blocks:
                 break  # an encoder that is told what it sees needs no mask
         return GroupMasks(built)
 
-    def _check_hidings(self) -> None:
+    def _check_group_masks(self) -> None:
         for group in self.groups:
             found: dict[str, str] = {}
-            for name, hiding in self.hidings.items():
-                for field in hiding.fields if group in hiding.masks else ():
+            for name, entry in self.group_masks.items():
+                for field in entry.fields if group in entry.masks else ():
                     if field in found:
                         raise ConfigError(
                             f"masks.{name}.views: {group!r} has {field!r} from {found[field]!r} too"
@@ -185,9 +187,9 @@ class Blocks:
         for group in found if self._keyed else ():
             keys = self._keys(fold_name(key, "heads"), batch, group)
             found[group]["key"] = jax.random.key_data(keys)  # raw, as networks reshape it
-        for name, hiding in self.hidings.items():
+        for name, entry in self.group_masks.items():
             own = fold_name(key, f"masks/{name}")
-            for group, mask in hiding.masks.items():
+            for group, mask in entry.masks.items():
                 if group not in found:
                     continue
                 read = seen(mask.reads, group) if mask.reads and seen else None
@@ -206,8 +208,8 @@ class Blocks:
           seen: as there.
         """
         found: dict[str, list[jax.Array]] = {}
-        for name, hiding in self.hidings.items():
-            for group, mask in hiding.masks.items():
+        for name, entry in self.group_masks.items():
+            for group, mask in entry.masks.items():
                 if mask.metrics and group in blocks:
                     fields = {field: blocks[group][field] for field in mask.fields}
                     for metric, value in mask.metrics(seen(mask.reads, group), fields).items():

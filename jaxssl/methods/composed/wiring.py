@@ -12,7 +12,7 @@ from jaxssl.config.errors import ConfigError, near
 from jaxssl.config.naming import fold_name
 from jaxssl.evals import protocol
 from jaxssl.method import PICTURES, PRETEXT, Aux, Batch, Context, Info, Method, PyTree, Readout
-from jaxssl.methods import toolkit as checks
+from jaxssl.methods import toolkit
 from jaxssl.methods.composed import inputs as blocks
 from jaxssl.methods.composed import outputs as encode
 from jaxssl.methods.composed import pictures, terms
@@ -50,7 +50,7 @@ def build(config: Any, info: Info) -> Method:
     method = Method(wiring.init, {"main": wiring.loss}, readouts, wiring.teachers)
     if config.train.microbatches > 1:
         _, extra = jax.eval_shape(wiring.init, jax.random.key(0), example_batch(info))
-        checks.microbatches(config, tuple(extra["batch_stats"]["student"]))
+        toolkit.microbatches(config, tuple(extra["batch_stats"]["student"]))
     return method
 
 
@@ -72,9 +72,9 @@ class Wiring:
         self.terms = terms.parse(config.losses, info, known)
         self.judged = _judged(self.terms, config)
         read_by_masks = [
-            known.ref(f"{hiding.reads}:{'+'.join(hiding.masks)}", f"masks.{name}.teacher")
-            for name, hiding in self.blocks.hidings.items()
-            if hiding.reads
+            known.ref(f"{entry.reads}:{'+'.join(entry.masks)}", f"masks.{name}.teacher")
+            for name, entry in self.blocks.group_masks.items()
+            if entry.reads
         ]
         self.wanted, self.student_sees = _wanted(
             self.terms, read_by_masks, self.teachers, self.blocks.ids
@@ -90,7 +90,7 @@ class Wiring:
             tuple(self.info.fields),
             tuple(networks.heads),
             tuple(self.targets),
-            {name: (hiding.fields, hiding.masks) for name, hiding in made.hidings.items()},
+            {name: (entry.fields, entry.masks) for name, entry in made.group_masks.items()},
             made.streams,
         )
 
@@ -233,7 +233,7 @@ class Wiring:
 
 
 def _options(config: Any) -> dict[str, Any]:
-    options = checks.options(config, OPTIONS)
+    options = toolkit.options(config, OPTIONS)
     if options["batch_statistics"] not in STATISTICS:
         found = options["batch_statistics"]
         raise ConfigError(
