@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
 from jaxssl.config.errors import ConfigError
 from jaxssl.method import Field
@@ -20,7 +21,8 @@ from jaxssl.modalities.series_transforms import TRANSFORMS, read
 
 MakeGroup = Callable[[jax.Array, jax.Array], jax.Array]
 STEPS = 128  # the most that the raw control sees
-PICTURE = (48, 128)  # height and width of a picture
+PICTURE = (48, 128)  # height and width of a picture of few channels
+LANE = 16  # the least height of a channel
 
 
 def views(group: Mapping[str, Any], *, field: Field, data: Any, where: str) -> MakeGroup:
@@ -98,24 +100,27 @@ def raw(x: jax.Array) -> jax.Array:
 
 
 def show(x: np.ndarray) -> np.ndarray:
-    """Line plots uint8 [N, 48, 128, 1], all channels in one: dark lines on white.
+    """Line plots uint8 [N, H, 128, 1], a lane of 16 pixels or more a channel: dark on white.
 
-    >>> show(np.zeros((2, 8, 1), np.float32)).shape
-    (2, 48, 128, 1)
+    A channel has one scale in all pictures, its own: channels may be in units of their own.
+
+    >>> show(np.zeros((2, 8, 1), np.float32)).shape, show(np.zeros((2, 8, 9), np.float32)).shape
+    ((2, 48, 128, 1), (2, 144, 128, 1))
     """
     height, width = PICTURE
     x = np.asarray(x, np.float32)
+    lane = max(LANE, height // x.shape[2])
     at = np.linspace(0, x.shape[1] - 1, width)
     low, part = np.floor(at).astype(int), (at % 1)[:, None]
     values = x[:, low] * (1 - part) + x[:, np.minimum(low + 1, x.shape[1] - 1)] * part
-    least, most = values.min((1, 2), keepdims=True), values.max((1, 2), keepdims=True)
-    rows = (most - values) / np.where(most > least, most - least, 1) * (height - 1)
+    least, most = values.min((0, 1)), values.max((0, 1))
+    rows = (most - values) / np.where(most > least, most - least, 1) * (lane - 1)
     # A line covers all rows between its value and the next one.
     after = np.concatenate([rows[:, 1:], rows[:, -1:]], 1)
     top, bottom = np.minimum(rows, after)[..., None], np.maximum(rows, after)[..., None]
-    drawn = (np.arange(height) > top - 0.75) & (np.arange(height) < bottom + 0.75)
-    images = np.where(drawn.any(2), 0, 255).astype(np.uint8)
-    return images.transpose(0, 2, 1)[..., None]
+    drawn = (np.arange(lane) > top - 0.75) & (np.arange(lane) < bottom + 0.75)  # [N, 128, C, lane]
+    images = np.where(drawn, 0, 255).astype(np.uint8)
+    return rearrange(images, "n w c h -> n (c h) w 1")
 
 
 def to_float(x: jax.Array) -> jax.Array:

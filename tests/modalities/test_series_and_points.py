@@ -162,6 +162,13 @@ def test_pictures_have_ink_on_white(kind):
     assert (ink > 0).all() and (ink < 0.5).all()
 
 
+def test_a_channel_of_small_numbers_is_seen_beside_one_of_large_ones():
+    x = np.stack([np.sin(np.arange(64.0)), 1e4 + 0.1 * np.cos(np.arange(64.0))], -1)[None]
+    lanes = series.show(x)[0, :, :, 0].reshape(2, -1, 128)
+    for lane in lanes:
+        assert (lane[:3] == 0).any() and (lane[-3:] == 0).any()  # from its least to its most
+
+
 def test_an_encoder_of_points_does_not_mind_their_order():
     config = dict(name="pointnet", groups=30, neighbors=4, local_widths=(8,), widths=(8,))
     net = encoders.build(config, dtype=jnp.float32)
